@@ -1,0 +1,102 @@
+"""Results, as frozen values.
+
+Offsets are end-exclusive, into the original text, in Unicode code points:
+`text[span.start:span.end] == span.text` always holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_DIGITS = 4  # of a printed probability
+
+
+@dataclass(frozen=True)
+class Span:
+    """A labelled piece of the text: an entity, a chunk or a tagged word.
+
+    `score` is the mean probability of the labels the span was read from, in [0, 1].
+    """
+
+    start: int
+    end: int
+    text: str
+    label: str
+    score: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the JSON form."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "label": self.label,
+            "score": round(self.score, _DIGITS),
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a question; `score` is its probability among all admissible answers."""
+
+    start: int
+    end: int
+    text: str
+    score: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the JSON form."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "score": round(self.score, _DIGITS),
+        }
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The n best answers, best first; empty when the text holds none.
+
+    `no_answer_score` is the probability that the text does not hold the answer, in [0, 1].
+    """
+
+    best: tuple[Answer, ...]
+    no_answer_score: float
+
+
+@dataclass(frozen=True)
+class QuestionResult:
+    """A question and what task `task` answered."""
+
+    question: str
+    task: str
+    answers: tuple[Answer, ...]
+    no_answer_score: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the JSON form."""
+        return {
+            "question": self.question,
+            "task": self.task,
+            "answers": [answer.to_dict() for answer in self.answers],
+            "no_answer_score": round(self.no_answer_score, _DIGITS),
+        }
+
+
+@dataclass(frozen=True)
+class DocumentResult:
+    """Everything one document was asked for: annotations per task, answers per question."""
+
+    text: str
+    tasks: Mapping[str, tuple[Span, ...]]
+    questions: tuple[QuestionResult, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the JSON form, which `trunkline predict --json` prints."""
+        return {
+            "text": self.text,
+            "tasks": {name: [item.to_dict() for item in found] for name, found in self.tasks.items()},
+            "questions": [question.to_dict() for question in self.questions],
+        }

@@ -1,0 +1,231 @@
+"""The bundle: one folder that holds all a model needs to be served. Format: docs/bundle.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from trunkline.encode import TextEncoder
+from trunkline.errors import BundleError
+from trunkline.files import recover_folder, replaced_folder, sha256_of
+from trunkline.kinds import parse_task, task_outputs
+from trunkline.structure import parse, plain
+from trunkline.tasks import TaskSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+GOLDEN = "golden.jsonl"
+_REBUILD = "export the bundle again"
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """The shared encoder.
+
+    Attributes:
+        model_type: Hugging Face's name of the architecture, e.g. `bert`.
+        hidden_size: Width of its hidden states.
+        layers: Number of transformer layers.
+        parameters: Number of parameters, heads included.
+        max_length: Longest row in tokens, special tokens included.
+        overlap: Tokens that neighbouring windows share.
+        pad_id: Vocabulary id of padding.
+    """
+
+    model_type: str
+    hidden_size: int
+    layers: int
+    parameters: int
+    max_length: int
+    overlap: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A graph's input or output: its name, element type and symbolic axes."""
+
+    name: str
+    dtype: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX graph of the bundle.
+
+    Attributes:
+        file: Path below the bundle.
+        layout: `padded` takes [batch, sequence]; `packed` real tokens only.
+        precision: Of the matrix products.
+        providers: onnxruntime execution providers it is meant for.
+        inputs, outputs: Its signature.
+        opset: Of the default ONNX domain.
+        sha256: Of the file; filled in when the bundle is sealed.
+    """
+
+    file: str
+    layout: Literal["padded", "packed"]
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    providers: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    opset: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One task's metric through one graph, against the trained model.
+
+    Attributes:
+        graph: The graph's file.
+        task: The task's name.
+        metric: E.g. `f1`.
+        reference: Its value through torch, in points (0 to 100).
+        value: Its value through the graph.
+        n: Examples measured on.
+        passed: Whether the drop was within bounds.
+        data: What it was measured on.
+    """
+
+    graph: str
+    task: str
+    metric: str
+    reference: float
+    value: float
+    n: int
+    passed: bool
+    data: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stands in manifest.json."""
+
+    schema_version: int
+    name: str
+    version: int
+    encoder: EncoderFacts
+    tasks: tuple[TaskSpec, ...]
+    graphs: tuple[Graph, ...]
+    gates: tuple[Gate, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was opened and verified."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def graph(self) -> Graph:
+        """The padded fp32 graph, which every bundle has."""
+        return self.manifest.graphs[0]
+
+    def encoder(self) -> TextEncoder:
+        """Returns the encoder of its texts."""
+        facts = self.manifest.encoder
+        return TextEncoder.from_file(self.path / TOKENIZER, facts.max_length, facts.overlap)
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Opens a bundle; verifies schema, hashes and that its tasks' outputs are declared.
+
+    Raises:
+        BundleError: Something is missing, altered or of another version; names the file.
+    """
+    folder = Path(path)
+    recover_folder(folder)
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise BundleError(folder, f"is not a bundle: it has no {MANIFEST}", "check the path")
+    manifest = _read_manifest(file)
+    for name, digest in _hashes(manifest).items():
+        _verify(folder, name, digest)
+    _check_outputs(file, manifest)
+    return Bundle(folder, manifest)
+
+
+@contextmanager
+def written_bundle(target: Path) -> Iterator[Path]:
+    """Gives a folder to fill and `seal`; it becomes `target` if the block succeeds.
+
+    Raises:
+        BundleError: Something that is not a bundle stands at `target`.
+    """
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise BundleError(target, "exists and is not a bundle", "choose another folder")
+    with replaced_folder(target) as folder:
+        yield folder
+        open_bundle(folder)
+
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Writes manifest.json with the hashes of all files beside it."""
+    graphs = tuple(replace(g, sha256=sha256_of(folder / g.file)) for g in manifest.graphs)
+    known = {MANIFEST, "README.md", *(graph.file for graph in graphs)}
+    files = {
+        name: sha256_of(folder / name)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and (name := file.relative_to(folder).as_posix()) not in known
+    }
+    sealed = replace(manifest, graphs=graphs, files=files)
+    text = json.dumps(plain(sealed), ensure_ascii=False, indent=2)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _read_manifest(file: Path) -> Manifest:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BundleError(file, f"cannot be read: {error}", _REBUILD) from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        reason = f"has schema version {version!r}, this Trunkline reads {SCHEMA_VERSION}"
+        raise BundleError(file, reason, "export with this version, or install the other one")
+    try:
+        tasks = data.get("tasks")
+        if not isinstance(tasks, list) or not tasks:
+            raise ValueError("tasks: missing or empty")
+        manifest = parse(Manifest, {**data, "tasks": []})
+        specs = tuple(parse_task(task, f"tasks[{at}]") for at, task in enumerate(tasks))
+    except (ValueError, AttributeError) as error:
+        raise BundleError(file, str(error), _REBUILD) from None
+    if not manifest.graphs:
+        raise BundleError(file, "graphs: empty", _REBUILD)
+    return replace(manifest, tasks=specs)
+
+
+def _hashes(manifest: Manifest) -> dict[str, str]:
+    hashes = {graph.file: graph.sha256 for graph in manifest.graphs} | manifest.files
+    # Files that the code opens must be covered, whatever the manifest lists.
+    return {TOKENIZER: "", GOLDEN: ""} | hashes
+
+
+def _verify(folder: Path, name: str, digest: str) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise BundleError(folder / MANIFEST, f"names a file outside it: {name}", _REBUILD)
+    file = folder / name
+    if not file.is_file():
+        raise BundleError(file, "is missing", "copy the whole bundle again")
+    if sha256_of(file) != digest:
+        reason = "differs from the hash in manifest.json"
+        raise BundleError(file, reason, "it was altered or cut short: copy or export it again")
+
+
+def _check_outputs(file: Path, manifest: Manifest) -> None:
+    wanted = {output.name for spec in manifest.tasks for output in task_outputs(spec)}
+    for graph in manifest.graphs:
+        missing = wanted - {output.name for output in graph.outputs}
+        if missing:
+            raise BundleError(file, f"{graph.file} lacks output {sorted(missing)[0]!r}", _REBUILD)

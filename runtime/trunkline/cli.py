@@ -1,0 +1,83 @@
+"""The command `trunkline`: finds a subcommand and imports only what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trunkline import __version__
+from trunkline.errors import MissingExtra, TrunklineError, did_you_mean
+
+USAGE_ERROR = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: where its function `(argv) -> exit status` lives, and what brings it."""
+
+    function: str
+    summary: str
+    extra: str = ""
+
+
+COMMANDS = {
+    "train": Command("trunkline_train.commands:train", "train a model from a TOML file", "train"),
+    "evaluate": Command(
+        "trunkline_train.commands:evaluate_model", "score a checkpoint or bundle", "train"
+    ),
+    "export": Command("trunkline_export.commands:export", "write a bundle", "export"),
+    "inspect": Command("trunkline.commands:inspect", "show what a bundle holds"),
+    "verify": Command("trunkline.commands:verify", "check a bundle's hashes and answers"),
+    "predict": Command("trunkline.commands:predict", "analyse texts with a bundle"),
+    "serve": Command("trunkline_serve.commands:serve", "serve bundles over gRPC", "serve"),
+    "bench": Command("trunkline_serve.commands:bench", "measure latency and throughput", "serve"),
+    "demo": Command("trunkline_serve.demo:demo", "train, export, serve and ask, once", "train"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and returns its exit status: 2 for any error of the user's making."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else USAGE_ERROR
+    if arguments[0] in ("-V", "--version"):
+        print(f"trunkline {__version__}")
+        return 0
+    name, *rest = arguments
+    try:
+        return _run(name, rest)
+    except TrunklineError as error:
+        print(f"trunkline {name}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"trunkline {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has gone; Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return USAGE_ERROR
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    command = COMMANDS.get(name)
+    if command is None:
+        raise TrunklineError(f"no such command{did_you_mean(name, COMMANDS)}; see trunkline --help")
+    module, _, function = command.function.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+        return int(found(arguments))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if not command.extra or missing == "trunkline":
+            raise
+        raise MissingExtra(name, missing, command.extra) from None
+
+
+def _help() -> str:
+    lines = [f"trunkline {__version__}: one encoder pass, every answer", ""]
+    lines += [f"  trunkline {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "trunkline COMMAND --help tells more."])

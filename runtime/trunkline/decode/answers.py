@@ -1,0 +1,90 @@
+"""Extractive question answering: start and end logits [S] per row to the n best answers.
+
+All windows are pooled. A candidate is a pair of document tokens i <= j with at most
+`max_answer_tokens` tokens, scored start[i] + end[j]; probabilities are taken over all candidates
+and "no answer", whose score is the lowest first-token start + end of any window, as in the
+official SQuAD v2 post-processing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trunkline.annotations import Answer, Answers
+from trunkline.decode.numeric import Floats, check_finite
+from trunkline.encode import Encoded, Row, Tokens
+from trunkline.tasks import AnswerOptions, TaskSpec
+
+
+def decode_answers(
+    spec: TaskSpec, encoded: Encoded, starts: Sequence[Floats], ends: Sequence[Floats]
+) -> Answers:
+    """Returns the n best answers in the document.
+
+    Args:
+        spec: A question-answering task.
+        encoded: The rows of one question over one document.
+        starts: One [S] array of start logits per row.
+        ends: One [S] array of end logits per row.
+
+    Raises:
+        RuntimeFault: The logits are not finite.
+    """
+    if not encoded.rows:
+        return Answers((), 1.0)
+    check_finite(spec.name, [*starts, *ends])
+    options = spec.options
+    assert isinstance(options, AnswerOptions)
+    scores = _pool(encoded, starts, ends, options.max_answer_tokens)
+    null = float(min(start[0] + end[0] for start, end in zip(starts, ends, strict=True)))
+    top = max(float(scores.max()), null)
+    weights = np.exp(scores - top)
+    total = float(weights.sum()) + float(np.exp(null - top))
+    no_answer = float(np.exp(null - top)) / total
+    threshold = options.no_answer_threshold
+    if threshold is not None and no_answer > threshold:
+        return Answers((), no_answer)
+    best = _best(scores, options.n_best)
+    answers = (_answer(encoded.tokens, i, j, float(weights[i, j - i]) / total) for i, j in best)
+    return Answers(tuple(answers), no_answer)
+
+
+def _pool(
+    encoded: Encoded, starts: Sequence[Floats], ends: Sequence[Floats], longest: int
+) -> NDArray[np.float64]:
+    """Returns [N, longest]: the score of the candidate from token i over k + 1 tokens, else -inf.
+
+    A candidate seen by several windows keeps its highest score.
+    """
+    count = len(encoded.tokens)
+    pooled = np.full((count, min(longest, count)), -np.inf)
+    for row, start, end in zip(encoded.rows, starts, ends, strict=True):
+        window = _window_scores(row, start, end, pooled.shape[1])
+        np.maximum(pooled[row.begin : row.end], window, out=pooled[row.begin : row.end])
+    return pooled
+
+
+def _window_scores(row: Row, start: Floats, end: Floats, longest: int) -> NDArray[np.float64]:
+    width = row.end - row.begin
+    tails = np.full(width + longest - 1, -np.inf)
+    tails[:width] = end[row.context]
+    return start[row.context, None] + np.lib.stride_tricks.sliding_window_view(tails, longest)
+
+
+def _best(scores: NDArray[np.float64], count: int) -> list[tuple[int, int]]:
+    """Returns the `count` highest candidates as (first, last) token; ties go to the earlier."""
+    flat = scores.ravel()
+    count = min(count, int(np.isfinite(flat).sum()))
+    if count == 1:
+        order = np.array([flat.argmax()])
+    else:
+        order = np.argsort(-flat, kind="stable")[:count]
+    return [(int(at // scores.shape[1]), int(at // scores.shape[1] + at % scores.shape[1])) for at in order]
+
+
+def _answer(tokens: Tokens, first: int, last: int, score: float) -> Answer:
+    start, end = int(tokens.starts[first]), int(tokens.ends[last])
+    return Answer(start, end, tokens.text[start:end], score)

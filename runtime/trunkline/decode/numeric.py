@@ -1,0 +1,33 @@
+"""Softmax and the gathering of windows, shared by all decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trunkline.encode import Row
+from trunkline.errors import RuntimeFault
+
+Floats = NDArray[np.float32]
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Returns log probabilities over the last axis, shifted by the maximum so as not to overflow."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def check_finite(name: str, values: Sequence[Floats]) -> None:
+    """Raises RuntimeFault if a tensor holds NaN or infinity, which would decode to nonsense."""
+    if not all(np.isfinite(value).all() for value in values):
+        raise RuntimeFault(f"{name}: the model gave NaN or infinite logits")
+
+
+def owned(rows: Sequence[Row], values: Sequence[Floats]) -> Floats:
+    """Joins per-row values [S, ...] into one per document token [N, ...].
+
+    Each token takes its value from the window where it has most context.
+    """
+    return np.concatenate([value[row.owned] for row, value in zip(rows, values, strict=True)])

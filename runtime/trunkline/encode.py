@@ -1,0 +1,231 @@
+"""Text to token rows: one tokenisation per text, windows with overlap, nothing cut.
+
+A text is tokenised once, whole, without special tokens. Rows are then cut from it: alone for tasks
+that read only the text, behind a question for question answering. Tokenising once lets every
+question of a document, and every window, share the work; it gives the ids that the tokenizer's own
+pair encoding would give (tested).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from trunkline.errors import InvalidInput
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text as N tokens, without special tokens.
+
+    Attributes:
+        text: The original text.
+        ids: [N] vocabulary ids.
+        starts: [N] first character of each token, in code points.
+        ends: [N] one past the last character.
+        units: [N] index of the word (the tokenizer's pre-token) each token belongs to.
+    """
+
+    text: str
+    ids: Ints
+    starts: Ints
+    ends: Ints
+    units: Ints
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence for the encoder, holding document tokens `begin` to `end`.
+
+    Attributes:
+        input_ids: [S] ids with special tokens, and the question if there is one.
+        token_type_ids: [S] segment of each token.
+        offset: Position in the row of document token `begin`.
+        begin, end: The document tokens in the row.
+        own_begin, own_end: Those of them that have most context here, of all windows.
+    """
+
+    input_ids: Ints
+    token_type_ids: Ints
+    offset: int
+    begin: int
+    end: int
+    own_begin: int
+    own_end: int
+
+    def __len__(self) -> int:
+        """Number of tokens in the row, special tokens included."""
+        return len(self.input_ids)
+
+    @property
+    def context(self) -> slice:
+        """Positions in the row of its document tokens."""
+        return slice(self.offset, self.offset + self.end - self.begin)
+
+    @property
+    def owned(self) -> slice:
+        """Positions in the row of the document tokens it owns."""
+        return slice(self.offset + self.own_begin - self.begin, self.offset + self.own_end - self.begin)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as rows, with a question in front of each or without."""
+
+    tokens: Tokens
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class _Template:
+    """Special tokens around one or two texts, as the tokenizer's post-processor places them.
+
+    `ids[i]` stand before part i, the last ones after the last part.
+    """
+
+    ids: tuple[Ints, ...]
+    type_ids: tuple[Ints, ...]
+    part_types: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(len(ids) for ids in self.ids)
+
+
+class TextEncoder:
+    """Tokenises texts and cuts them into rows.
+
+    Args:
+        tokenizer: Its truncation and padding settings are dropped: a text is never cut here.
+        max_length: Longest row, special tokens included.
+        overlap: Tokens that neighbouring windows share.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, overlap: int) -> None:
+        # A copy: the settings below must not leak into the caller's object.
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        # A text that says "[SEP]" must not become a separator.
+        self._tokenizer.encode_special_tokens = True
+        self._single = _probe(tokenizer, pair=False)
+        self._pair = _probe(tokenizer, pair=True)
+        if overlap < 0 or max_length - self._pair.size < 2 * (overlap + 1):
+            raise ValueError(f"overlap {overlap} does not fit rows of {max_length} tokens")
+        self.max_length = max_length
+        self.overlap = overlap
+
+    @classmethod
+    def from_file(cls, path: Path, max_length: int, overlap: int) -> TextEncoder:
+        """Returns the encoder of a `tokenizer.json`."""
+        return cls(Tokenizer.from_file(str(path)), max_length, overlap)
+
+    @property
+    def max_question_tokens(self) -> int:
+        """Longest question: half a row, so that every window keeps room for the text."""
+        return self.max_length // 2
+
+    def to_json(self) -> str:
+        """Returns the `tokenizer.json` text, without truncation and padding."""
+        return str(self._tokenizer.to_str(pretty=True))
+
+    def tokenize(self, text: str, field: str = "text") -> Tokens:
+        """Tokenises a whole text.
+
+        Raises:
+            InvalidInput: The text holds lone surrogates, which no encoding of Unicode allows.
+        """
+        try:
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        except TypeError:
+            raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
+        spans = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        units = np.array([-1 if unit is None else unit for unit in encoding.word_ids], np.int64)
+        return Tokens(text, np.array(encoding.ids, np.int64), spans[:, 0], spans[:, 1], units)
+
+    def rows(self, document: Tokens, question: Tokens | None = None) -> tuple[Row, ...]:
+        """Cuts a document into rows, each with the question in front; none if it has no tokens.
+
+        Raises:
+            InvalidInput: The question is longer than `max_question_tokens`.
+        """
+        if question is not None and len(question) > self.max_question_tokens:
+            limit = self.max_question_tokens
+            raise InvalidInput("question", f"has {len(question)} tokens, at most {limit} are read")
+        template = self._single if question is None else self._pair
+        parts = () if question is None else (question.ids,)
+        room = self.max_length - template.size - sum(len(part) for part in parts)
+        windows = _windows(len(document), room, min(self.overlap, room // 2))
+        return tuple(_row(template, parts, document.ids, *window) for window in windows)
+
+
+def _windows(total: int, room: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """Returns (begin, end, own_begin, own_end) of each window over `total` tokens.
+
+    The last window is moved back to be full: a short one would see little context.
+    """
+    if total == 0:
+        return []
+    step = room - overlap
+    count = 1 if total <= room else 1 + -(-(total - room) // step)
+    begins = [min(index * step, max(total - room, 0)) for index in range(count)]
+    ends = [min(begin + room, total) for begin in begins]
+    # Two windows share begins[i + 1] to ends[i]; the middle is where context is equal.
+    cuts = [0, *((begins[i + 1] + ends[i]) // 2 for i in range(count - 1)), total]
+    return list(zip(begins, ends, cuts[:-1], cuts[1:], strict=True))
+
+
+def _row(  # noqa: PLR0913 - the four bounds of a window belong together
+    template: _Template,
+    parts: tuple[Ints, ...],
+    document: Ints,
+    begin: int,
+    end: int,
+    own_begin: int,
+    own_end: int,
+) -> Row:
+    bodies = (*parts, document[begin:end])
+    ids, types = [template.ids[0]], [template.type_ids[0]]
+    for index, body in enumerate(bodies):
+        ids += [body, template.ids[index + 1]]
+        types += [np.full(len(body), template.part_types[index]), template.type_ids[index + 1]]
+    offset = sum(len(piece) for piece in ids[:-2])
+    return Row(
+        np.concatenate(ids), np.concatenate(types), offset, begin, end, own_begin, own_end
+    )
+
+
+def _probe(tokenizer: Tokenizer, *, pair: bool) -> _Template:
+    """Reads off the special tokens by encoding the texts `a` and `b`."""
+    encoding = tokenizer.encode("a", "b") if pair else tokenizer.encode("a")
+    ids = np.array(encoding.ids, np.int64)
+    types = np.array(encoding.type_ids, np.int64)
+    # Padding counts as special, but belongs to no text.
+    used = np.array(encoding.attention_mask, bool)
+    special = np.array(encoding.special_tokens_mask, bool)[used]
+    ids, types = ids[used], types[used]
+    # None marks a special token, a number the text it came from.
+    sequence = np.array([-1 if s is None else s for s in encoding.sequence_ids])[used]
+    bounds = [
+        (int(np.flatnonzero(sequence == part)[0]), int(np.flatnonzero(sequence == part)[-1]) + 1)
+        for part in range(2 if pair else 1)
+    ]
+    if special.sum() + sum(end - start for start, end in bounds) != len(ids):
+        raise ValueError("the tokenizer places special tokens inside the text")
+    cuts = [0, *(edge for bound in bounds for edge in bound), len(ids)]
+    gaps = list(zip(cuts[::2], cuts[1::2], strict=True))
+    return _Template(
+        ids=tuple(ids[a:b] for a, b in gaps),
+        type_ids=tuple(types[a:b] for a, b in gaps),
+        part_types=tuple(int(types[start]) for start, _ in bounds),
+    )

@@ -1,0 +1,133 @@
+"""Every error Trunkline raises on purpose, as one tree.
+
+TrunklineError
+├── InvalidInput      the caller's text, question or tensor is at fault
+├── NotFound          no model, version or task of that name
+├── ConfigError       a training configuration is at fault
+├── DataError         a data file is at fault
+├── CheckpointError   a checkpoint is missing, broken or of another kind
+├── BundleError       a bundle is missing, broken or altered
+├── RuntimeFault      the model gave something that cannot be an answer
+├── Overloaded        the server has no room, or the deadline cannot be met
+├── Unavailable       the server is loading or draining
+├── RemoteError       a server answered with an error that has no name here
+└── MissingExtra      the command needs packages of an extra that is not installed
+
+Each message is one line: what is wrong, where, and the mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class TrunklineError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is fit for a user to read."""
+
+
+class InvalidInput(TrunklineError):
+    """The caller's data is at fault.
+
+    Attributes:
+        field: Path of the value, e.g. `documents[2].text`.
+        reason: What is wrong with it and what is accepted.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+    def under(self, parent: str) -> InvalidInput:
+        """Returns the same error with its field placed below `parent`."""
+        return InvalidInput(f"{parent}.{self.field}", self.reason)
+
+
+class NotFound(TrunklineError):
+    """No model, version or task of that name.
+
+    Attributes:
+        what: Kind of thing looked for, e.g. `task`.
+        name: The name asked for.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str] = ()) -> None:
+        names = ", ".join(sorted(known)) or "none"
+        super().__init__(f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {names}")
+        self.what = what
+        self.name = name
+
+
+class ConfigError(TrunklineError):
+    """A configuration is at fault; the message names the key."""
+
+
+class DataError(TrunklineError):
+    """A data file is at fault; the message names file and line."""
+
+    def __init__(self, path: str | Path, reason: str, line: int | None = None) -> None:
+        where = f"{path}:{line}" if line is not None else str(path)
+        super().__init__(f"{where}: {reason}")
+
+
+class CheckpointError(TrunklineError):
+    """A checkpoint is missing, broken or of another kind."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+class BundleError(TrunklineError):
+    """A bundle is missing, broken or altered.
+
+    Attributes:
+        path: The file at fault.
+        mend: What to do about it.
+    """
+
+    def __init__(self, path: str | Path, reason: str, mend: str) -> None:
+        super().__init__(f"{path}: {reason}; {mend}")
+        self.path = Path(path)
+        self.mend = mend
+
+
+class RuntimeFault(TrunklineError):
+    """The model gave something that cannot be an answer, such as NaN."""
+
+
+class Overloaded(TrunklineError):
+    """The server has no room, or the deadline cannot be met.
+
+    Attributes:
+        retry_after: Seconds after which a new try makes sense.
+    """
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(f"{reason}; try again in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class Unavailable(TrunklineError):
+    """The server is loading or draining."""
+
+
+class RemoteError(TrunklineError):
+    """A server answered with an error that has no name here."""
+
+
+class MissingExtra(TrunklineError):
+    """A command needs packages of an extra that is not installed."""
+
+    def __init__(self, command: str, module: str, extra: str) -> None:
+        super().__init__(
+            f"trunkline {command} needs {module}, which is not installed: "
+            f"pip install 'trunkline[{extra}]'"
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns ` (did you mean 'x'?)` for the nearest known name, or an empty string."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,1 @@
+"""Metrics over annotations: what is scored is what is served."""

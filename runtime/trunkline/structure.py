@@ -1,0 +1,128 @@
+"""Reads plain JSON or TOML values into typed dataclasses, and refuses what does not fit.
+
+One strict reader for manifests, task specs and training configurations: unknown keys, missing keys
+and wrong types raise ValueError with the path of the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from trunkline.errors import did_you_mean
+
+T = TypeVar("T")
+
+
+def parse(cls: type[T], value: object, where: str = "") -> T:
+    """Returns `value` as an instance of the dataclass `cls`.
+
+    Fields may be str, int, float, bool, object, tuple[X, ...], dict[str, X], X | None, Literal
+    and nested dataclasses.
+
+    Raises:
+        ValueError: An unknown or missing key, or a value of the wrong type; names the key's path.
+    """
+    return typing.cast(T, _parse(cls, value, where))
+
+
+def plain(value: Any) -> Any:
+    """Returns a dataclass as JSON-ready dicts and lists; the inverse of `parse`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _parse(kind: Any, value: object, where: str) -> object:
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(typing.cast(type, kind), value, where)
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _parse_optional(typing.get_args(kind), value, where)
+    if origin is typing.Literal:
+        return _parse_literal(typing.get_args(kind), value, where)
+    if origin is tuple:
+        return _parse_tuple(typing.get_args(kind)[0], value, where)
+    if origin is dict:
+        return _parse_dict(typing.get_args(kind)[1], value, where)
+    return _parse_scalar(kind, value, where)
+
+
+def _parse_dataclass(cls: type, value: object, where: str) -> object:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where or 'top level'}: expected a table, got {_describe(value)}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in value:
+        if key not in fields:
+            raise ValueError(
+                f"{_join(where, str(key))}: unknown key{did_you_mean(str(key), fields)}; "
+                f"known: {', '.join(fields)}"
+            )
+    for name, field in fields.items():
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if required and name not in value:
+            raise ValueError(f"{_join(where, name)}: missing")
+    given = {key: _parse(hints[key], item, _join(where, key)) for key, item in value.items()}
+    try:
+        return cls(**given)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _parse_optional(options: tuple[Any, ...], value: object, where: str) -> object:
+    if value is None and type(None) in options:
+        return None
+    kinds = [option for option in options if option is not type(None)]
+    for kind in kinds[:-1]:
+        try:
+            return _parse(kind, value, where)
+        except ValueError:
+            continue
+    return _parse(kinds[-1], value, where)
+
+
+def _parse_literal(options: tuple[Any, ...], value: object, where: str) -> object:
+    if value not in options:
+        names = ", ".join(repr(option) for option in options)
+        raise ValueError(f"{where}: expected one of {names}, got {value!r}")
+    return value
+
+
+def _parse_tuple(item: Any, value: object, where: str) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: expected a list, got {_describe(value)}")
+    return tuple(_parse(item, each, f"{where}[{index}]") for index, each in enumerate(value))
+
+
+def _parse_dict(item: Any, value: object, where: str) -> object:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: expected a table, got {_describe(value)}")
+    return {str(key): _parse(item, each, _join(where, str(key))) for key, each in value.items()}
+
+
+def _parse_scalar(kind: Any, value: object, where: str) -> object:
+    if kind is object:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:  # bool is an int to isinstance, but never a count
+        raise ValueError(f"{where}: expected {kind.__name__}, got {_describe(value)}")
+    return value
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _describe(value: object) -> str:
+    return f"{type(value).__name__} {value!r}"[:80]

@@ -1,0 +1,76 @@
+"""What a task is: its name, kind, labels, and how its answers are decoded by default."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """How token classification is decoded.
+
+    Attributes:
+        aggregation: `spans` joins B-/I- labels (IOB2) into entities or chunks; `tags` gives every
+            word its own label, as part-of-speech tagging wants it.
+    """
+
+    aggregation: Literal["spans", "tags"] = "spans"
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How extractive question answering is decoded.
+
+    Attributes:
+        n_best: Number of answers to return, best first.
+        max_answer_tokens: Longest answer, in tokens.
+        no_answer_threshold: Probability of "no answer" above which no answer is returned;
+            None always answers (SQuAD v1).
+    """
+
+    n_best: int = 1
+    max_answer_tokens: int = 30
+    no_answer_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses counts below one."""
+        if self.n_best < 1 or self.max_answer_tokens < 1:
+            raise ValueError("n_best and max_answer_tokens must be at least 1")
+
+
+Options = TokenOptions | AnswerOptions
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task of a model, as it stands in checkpoints and bundles.
+
+    Attributes:
+        name: Unique in the model; lower case, also the prefix of the graph's outputs.
+        kind: A key of `trunkline.kinds.KINDS`.
+        labels: In the order of the logits; empty where the kind has none.
+        options: Decode defaults of the kind's own type.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    options: Options
+
+    def __post_init__(self) -> None:
+        """Refuses names that could not prefix a graph output, and repeated labels."""
+        check_task_name(self.name)
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"task {self.name!r}: labels repeat")
+
+
+def check_task_name(name: str) -> None:
+    """Raises ValueError unless `name` can name a task."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"task name {name!r}: use lower-case letters, digits, _ and -, starting with a letter"
+        )

@@ -1,0 +1,1 @@
+"""The API, generated from protos/trunkline/v1 by `make gen`."""

@@ -1,0 +1,66 @@
+"""Training examples, one type per kind of task, whatever file they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenExample:
+    """A text with a label on every word.
+
+    Attributes:
+        text: The words joined by blanks.
+        words: (start, end) of each word in the text, end-exclusive.
+        tags: One label per word; spans in IOB2.
+        where: File and line, for errors.
+    """
+
+    text: str
+    words: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...]
+    where: str
+
+    @property
+    def group(self) -> str:
+        """What must not be split between training and held-out data."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class AnswerExample:
+    """A question about a context, with its gold answers.
+
+    Attributes:
+        id: Of the question.
+        question: The question.
+        context: The text that holds the answers.
+        answers: Gold answers; empty if the context holds none (SQuAD v2).
+        starts: Where each answer starts in the context.
+        where: File and line or id, for errors.
+    """
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[str, ...]
+    starts: tuple[int, ...]
+    where: str
+
+    @property
+    def group(self) -> str:
+        """What must not be split between training and held-out data."""
+        return self.context
+
+
+Example = TokenExample | AnswerExample
+
+
+def token_example(words: list[str], tags: list[str], where: str) -> TokenExample:
+    """Joins words by blanks and notes where each stands."""
+    bounds = []
+    position = 0
+    for word in words:
+        bounds.append((position, position + len(word)))
+        position += len(word) + 1
+    return TokenExample(" ".join(words), tuple(bounds), tuple(tags), where)

@@ -1,0 +1,1 @@
+"""The multitask model: one encoder, a head per task."""
