@@ -1,8 +1,8 @@
 """Trunkline: one encoder pass, every answer.
 
-    import trunkline
-    model = trunkline.load("bundle")
-    result = model.analyze("IBM opened an office in Bern.", questions=["Where did IBM open it?"])
+import trunkline
+model = trunkline.load("bundle")
+result = model.analyze("IBM opened an office in Bern.", questions=["Where did IBM open it?"])
 """
 
 from trunkline.annotations import Answer, DocumentResult, QuestionResult, Span

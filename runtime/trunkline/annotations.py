@@ -97,6 +97,8 @@ class DocumentResult:
         """Returns the JSON form, which `trunkline predict --json` prints."""
         return {
             "text": self.text,
-            "tasks": {name: [item.to_dict() for item in found] for name, found in self.tasks.items()},
+            "tasks": {
+                name: [item.to_dict() for item in found] for name, found in self.tasks.items()
+            },
             "questions": [question.to_dict() for question in self.questions],
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,9 @@ class Row:
     @property
     def owned(self) -> slice:
         """Positions in the row of the document tokens it owns."""
-        return slice(self.offset + self.own_begin - self.begin, self.offset + self.own_end - self.begin)
+        return slice(
+            self.offset + self.own_begin - self.begin, self.offset + self.own_end - self.begin
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,15 @@ class Encoded:
 
     tokens: Tokens
     rows: tuple[Row, ...]
+
+
+class _Window(NamedTuple):
+    """Document tokens of a row, and those of them it owns."""
+
+    begin: int
+    end: int
+    own_begin: int
+    own_end: int
 
 
 @dataclass(frozen=True)
@@ -166,11 +178,11 @@ class TextEncoder:
         parts = () if question is None else (question.ids,)
         room = self.max_length - template.size - sum(len(part) for part in parts)
         windows = _windows(len(document), room, min(self.overlap, room // 2))
-        return tuple(_row(template, parts, document.ids, *window) for window in windows)
+        return tuple(_row(template, parts, document.ids, window) for window in windows)
 
 
-def _windows(total: int, room: int, overlap: int) -> list[tuple[int, int, int, int]]:
-    """Returns (begin, end, own_begin, own_end) of each window over `total` tokens.
+def _windows(total: int, room: int, overlap: int) -> list[_Window]:
+    """Returns the windows over `total` tokens.
 
     The last window is moved back to be full: a short one would see little context.
     """
@@ -182,27 +194,17 @@ def _windows(total: int, room: int, overlap: int) -> list[tuple[int, int, int, i
     ends = [min(begin + room, total) for begin in begins]
     # Two windows share begins[i + 1] to ends[i]; the middle is where context is equal.
     cuts = [0, *((begins[i + 1] + ends[i]) // 2 for i in range(count - 1)), total]
-    return list(zip(begins, ends, cuts[:-1], cuts[1:], strict=True))
+    return [_Window(*bounds) for bounds in zip(begins, ends, cuts[:-1], cuts[1:], strict=True)]
 
 
-def _row(  # noqa: PLR0913 - the four bounds of a window belong together
-    template: _Template,
-    parts: tuple[Ints, ...],
-    document: Ints,
-    begin: int,
-    end: int,
-    own_begin: int,
-    own_end: int,
-) -> Row:
-    bodies = (*parts, document[begin:end])
+def _row(template: _Template, parts: tuple[Ints, ...], document: Ints, window: _Window) -> Row:
+    bodies = (*parts, document[window.begin : window.end])
     ids, types = [template.ids[0]], [template.type_ids[0]]
     for index, body in enumerate(bodies):
         ids += [body, template.ids[index + 1]]
         types += [np.full(len(body), template.part_types[index]), template.type_ids[index + 1]]
     offset = sum(len(piece) for piece in ids[:-2])
-    return Row(
-        np.concatenate(ids), np.concatenate(types), offset, begin, end, own_begin, own_end
-    )
+    return Row(np.concatenate(ids), np.concatenate(types), offset, *window)
 
 
 def _probe(tokenizer: Tokenizer, *, pair: bool) -> _Template:

@@ -49,14 +49,14 @@ class Model:
     @overload
     def analyze(
         self,
-        text: Sequence[AnyDocument],
+        text: list[str] | list[Document] | tuple[AnyDocument, ...],
         questions: Sequence[str] = (),
         tasks: Sequence[str] | None = None,
     ) -> list[DocumentResult]: ...
 
     def analyze(
         self,
-        text: AnyDocument | Sequence[AnyDocument],
+        text: AnyDocument | list[str] | list[Document] | tuple[AnyDocument, ...],
         questions: Sequence[str] = (),
         tasks: Sequence[str] | None = None,
     ) -> DocumentResult | list[DocumentResult]:
@@ -75,11 +75,15 @@ class Model:
             NotFound: A task is unknown.
         """
         if isinstance(questions, str) or isinstance(tasks, str):
-            raise InvalidInput("questions" if isinstance(questions, str) else "tasks", "give a list")
+            raise InvalidInput(
+                "questions" if isinstance(questions, str) else "tasks", "give a list"
+            )
         asked = tuple(Question(question) for question in questions)
         wanted = None if tasks is None else tuple(tasks)
         given = [text] if isinstance(text, str | Document) else list(text)
-        documents = [one if isinstance(one, Document) else Document(one, asked, wanted) for one in given]
+        documents = [
+            one if isinstance(one, Document) else Document(one, asked, wanted) for one in given
+        ]
         results = self.pipeline.analyze(documents)
         return results[0] if isinstance(text, str | Document) else results
 

@@ -7,6 +7,9 @@ import enum
 import numpy as np
 from numpy.typing import NDArray
 
+_UTF8_LIMITS = (0x7F, 0x7FF, 0xFFFF)
+_UTF16_LIMITS = (0xFFFF,)
+
 
 class OffsetUnit(enum.Enum):
     """What one step of an offset is: Python counts code points, Java UTF-16 units, Go bytes."""
@@ -34,9 +37,9 @@ class OffsetMap:
 
 
 def _positions(text: str, unit: OffsetUnit) -> NDArray[np.int64]:
+    """Returns where each code point starts in the wanted unit, and where the text ends."""
     points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    if unit is OffsetUnit.UTF8_BYTE:
-        widths = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF).astype(np.int64)
-    else:
-        widths = 1 + (points > 0xFFFF).astype(np.int64)
+    # Each limit a code point passes costs one more unit.
+    limits = _UTF8_LIMITS if unit is OffsetUnit.UTF8_BYTE else _UTF16_LIMITS
+    widths = 1 + sum((points > limit).astype(np.int64) for limit in limits)
     return np.concatenate([[0], np.cumsum(widths)])

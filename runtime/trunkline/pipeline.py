@@ -152,9 +152,7 @@ class Pipeline:
             found = decode(asked.spec, asked.encoded, mine)
             assert isinstance(found, Answers)
             questions.append(
-                QuestionResult(
-                    asked.question, asked.spec.name, found.best, found.no_answer_score
-                )
+                QuestionResult(asked.question, asked.spec.name, found.best, found.no_answer_score)
             )
         return DocumentResult(prepared.text, tasks, tuple(questions))
 
@@ -165,9 +163,7 @@ class Pipeline:
         wanted = self.tasks.values() if names is None else [self.tasks[name] for name in names]
         return tuple(dict.fromkeys(spec for spec in wanted if not find_kind(spec.kind).asks))
 
-    def _question_task(
-        self, name: str, names: tuple[str, ...] | None, place: str
-    ) -> TaskSpec:
+    def _question_task(self, name: str, names: tuple[str, ...] | None, place: str) -> TaskSpec:
         asking = {n: spec for n, spec in self.tasks.items() if find_kind(spec.kind).asks}
         if name:
             if name not in asking:

@@ -80,8 +80,12 @@ class OrtRunner(PaddedRunner):
             )
         except Exception as error:  # onnxruntime has an exception type per status, with no base
             reason = str(error).splitlines()[0]
-            raise BundleError(path, f"onnxruntime cannot load it: {reason}", "export again") from None
-        missing = {output.name for output in outputs} - {o.name for o in self._session.get_outputs()}
+            raise BundleError(
+                path, f"onnxruntime cannot load it: {reason}", "export again"
+            ) from None
+        missing = {output.name for output in outputs} - {
+            o.name for o in self._session.get_outputs()
+        }
         if missing:
             raise BundleError(path, f"graph lacks output {sorted(missing)[0]!r}", "export again")
         self._inputs = {given.name for given in self._session.get_inputs()}

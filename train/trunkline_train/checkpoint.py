@@ -1,11 +1,11 @@
 """Checkpoints: safetensors and JSON, no pickle; written whole or not at all.
 
-    FOLDER/model.safetensors     encoder and heads
-    FOLDER/checkpoint.json       tasks with labels, rows, progress, scores, the whole configuration
-    FOLDER/tokenizer.json        the `tokenizers` file
-    FOLDER/config.json           the encoder's architecture
-    FOLDER/state.safetensors     optimiser moments and random state   (only where training can go on)
-    FOLDER/state.json            optimiser groups and scheduler
+FOLDER/model.safetensors     encoder and heads
+FOLDER/checkpoint.json       tasks with labels, rows, progress, scores, the whole configuration
+FOLDER/tokenizer.json        the `tokenizers` file
+FOLDER/config.json           the encoder's architecture
+FOLDER/state.safetensors     optimiser moments and random state   (only where training can go on)
+FOLDER/state.json            optimiser groups and scheduler
 """
 
 from __future__ import annotations

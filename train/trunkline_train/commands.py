@@ -26,7 +26,7 @@ def train(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     options = parser.parse_args(argv)
-    from trunkline_train.loop import train as run  # noqa: PLC0415 - torch takes seconds to import
+    from trunkline_train.loop import train as run
 
     config = load_config(options.config, options.set)
     out = options.out or Path("runs") / config.name
@@ -50,7 +50,9 @@ def evaluate_model(argv: Sequence[str]) -> int:
     pipeline = _pipeline(options.model)
     missing = set(pipeline.tasks) - set(config.tasks)
     if missing:
-        raise ConfigError(f"{options.config}: has no task {sorted(missing)[0]!r}, which the model has")
+        raise ConfigError(
+            f"{options.config}: has no task {sorted(missing)[0]!r}, which the model has"
+        )
     scores = {}
     for name, spec in pipeline.tasks.items():
         examples = load_test(config.tasks[name], options.split)
@@ -75,7 +77,7 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 def _pipeline(model: Path) -> Pipeline:
     if (model / MANIFEST).exists():
         return Model(open_bundle(model)).pipeline
-    from trunkline_train.checkpoint import load_checkpoint  # noqa: PLC0415 - imports torch
+    from trunkline_train.checkpoint import load_checkpoint
 
     return load_checkpoint(model).pipeline()
 
@@ -84,5 +86,3 @@ def _line(name: str, scores: Scores) -> str:
     metrics = "  ".join(f"{metric} {value:.2f}" for metric, value in scores.metrics.items())
     labels = "  ".join(f"{label} {value:.1f}" for label, value in scores.by_label.items())
     return f"{name}: {metrics}  n={scores.n}" + (f"  ({labels})" if labels else "")
-
-

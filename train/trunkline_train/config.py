@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trunkline.errors import ConfigError
 from trunkline.kinds import find_kind
@@ -83,6 +83,10 @@ class TrainingConfig:
         weight_decay: Of AdamW, on weight matrices only.
         clip_norm: Largest norm of the gradient of all tasks together.
         dropout: In front of the heads.
+        attention_dropout: Inside the encoder's attention; None keeps the pretrained setting. 0
+            lets fused attention kernels run, which take no dropout on the CPU.
+        precision: Of the matrix products: `bf16` keeps fp32 weights and sums (autocast); `auto`
+            takes it where the hardware multiplies bf16 natively.
         seed: Of initial weights, order and dropout.
         save_steps: Steps between checkpoints inside an epoch.
         device: `auto`, `cpu`, `cuda` or another torch device.
@@ -95,6 +99,8 @@ class TrainingConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     dropout: float = 0.1
+    attention_dropout: float | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = 13
     save_steps: int = 500
     device: str = "auto"

@@ -84,9 +84,7 @@ def _score_tags(examples: Sequence[TokenExample], predicted: Sequence[list[Entit
     return Scores("accuracy", {"accuracy": accuracy}, len(examples), by_label)
 
 
-def _score_answers(
-    spec: TaskSpec, pipeline: Pipeline, examples: Sequence[AnswerExample]
-) -> Scores:
+def _score_answers(spec: TaskSpec, pipeline: Pipeline, examples: Sequence[AnswerExample]) -> Scores:
     results = pipeline.analyze(
         [Document(e.context, (Question(e.question, spec.name),), (spec.name,)) for e in examples]
     )

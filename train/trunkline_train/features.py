@@ -80,9 +80,7 @@ def _unit_tags(tokens: Tokens, example: TokenExample) -> list[tuple[int, str]]:
     return tagged
 
 
-def _answer_features(
-    spec: TaskSpec, example: AnswerExample, encoder: TextEncoder
-) -> list[Feature]:
+def _answer_features(spec: TaskSpec, example: AnswerExample, encoder: TextEncoder) -> list[Feature]:
     tokens = encoder.tokenize(example.context, example.where)
     question = encoder.tokenize(example.question, example.where)
     try:

@@ -29,6 +29,7 @@ from trunkline_train.data.examples import Example
 from trunkline_train.data.source import READERS, load_splits
 from trunkline_train.evaluate import Scores, evaluate
 from trunkline_train.features import IGNORE, Feature, build_features
+from trunkline_train.hardware import pick_device, use_bf16
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import load_pretrained, text_encoder
 from trunkline_train.report import Report
@@ -72,7 +73,10 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
     if not resume and (out / "last").exists():
         raise ConfigError(f"{out}: holds a run; use --resume to go on, or another --out")
     torch.manual_seed(settings.seed)
-    device = _device(settings.device)
+    device = pick_device(settings.device)
+    precision = torch.autocast(
+        device.type, torch.bfloat16, enabled=use_bf16(settings.precision, device)
+    )
     data, checkpoint = _prepare(config, out / "last" if resume else None)
     model, progress = checkpoint.model.to(device), checkpoint.progress
     per_epoch = max(task.batches.per_pass for task in data)
@@ -84,9 +88,11 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
 
     with Report(out, total, progress) as report:
         for task in data:
-            report.say(f"  {task.spec.name:<12} {len(task.features)} rows, {len(task.dev)} dev examples")
+            report.say(
+                f"  {task.spec.name:<12} {len(task.features)} rows, {len(task.dev)} dev examples"
+            )
         while progress.step < total:
-            losses, tokens = _step(checkpoint, data, progress.step, device)
+            losses, tokens = _step(checkpoint, data, progress.step, precision)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
@@ -105,7 +111,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
 
 
 def _step(
-    checkpoint: Checkpoint, data: Sequence[TaskData], step: int, device: torch.device
+    checkpoint: Checkpoint, data: Sequence[TaskData], step: int, precision: torch.autocast
 ) -> tuple[dict[str, float], int]:
     """Adds up every task's gradient of one step, clipped together; returns losses and tokens.
 
@@ -113,28 +119,22 @@ def _step(
     since clipping and Adam's normalisation cancel a constant factor.
     """
     model = checkpoint.model.train()
+    device = next(model.parameters()).device
     losses: dict[str, Tensor] = {}
     tokens = 0
     for task in data:
         batch = [task.features[index] for index in task.batches.at(step)]
         inputs, targets = collate(batch, checkpoint.pad_id, device)
-        loss = _loss(model, task.spec, inputs, targets)
+        head = model.head(task.spec.name)
+        with precision:
+            outputs = head(model.hidden(**inputs))
+        outputs = tuple(output.float() for output in outputs)
+        loss = head.loss(outputs, {**targets, "mask": inputs["attention_mask"]})
         (task.weight * loss).backward()
         losses[task.spec.name] = loss.detach()
         tokens += sum(len(feature.row) for feature in batch)
     torch.nn.utils.clip_grad_norm_(model.parameters(), checkpoint.config.training.clip_norm)
     return {name: float(loss) for name, loss in losses.items()}, tokens
-
-
-def _loss(
-    model: MultitaskModel,
-    spec: TaskSpec,
-    inputs: Mapping[str, Tensor],
-    targets: Mapping[str, Tensor],
-) -> Tensor:
-    head = model.head(spec.name)
-    outputs = head(model.hidden(**inputs))
-    return head.loss(outputs, {**targets, "mask": inputs["attention_mask"]})
 
 
 def collate(
@@ -170,7 +170,7 @@ def _prepare(config: Config, last: Path | None) -> tuple[list[TaskData], Checkpo
     splits = {name: load_splits(task) for name, task in config.tasks.items()}
     specs = [_spec(name, config.tasks[name], train) for name, (train, _) in splits.items()]
     if last is None:
-        pretrained = load_pretrained(config.encoder)
+        pretrained = load_pretrained(config.encoder, config.training.attention_dropout)
         encoder = text_encoder(pretrained, config.rows)
         model = MultitaskModel(pretrained.encoder, specs, config.training.dropout)
         checkpoint = Checkpoint(model, encoder, pretrained.pad_id, config, Progress())
@@ -213,17 +213,10 @@ def _optimizer(model: MultitaskModel, settings: TrainingConfig) -> AdamW:
 
 
 def _schedule(total: int, warmup: float) -> Callable[[int], float]:
-    """Returns the factor of the rate at each step: rising over the warm-up, then falling to zero."""
+    """Returns the factor of the rate by step: rising over the warm-up, then falling to zero."""
     rising = max(1, int(warmup * total))
 
     def factor(step: int) -> float:
         return min((step + 1) / rising, (total - step) / max(1, total - rising), 1.0)
 
     return factor
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-

@@ -38,7 +38,9 @@ class Report:
         self._tokens = 0
         self._since = self._spoken = time.monotonic()
         self._lines = self._kept_lines()
-        self._bar = tqdm(total=total, initial=self._done, unit="step", disable=not sys.stderr.isatty())
+        self._bar = tqdm(
+            total=total, initial=self._done, unit="step", disable=not sys.stderr.isatty()
+        )
 
     def __enter__(self) -> Report:
         """Starts the log anew, with the lines that still hold."""
@@ -119,7 +121,7 @@ class Report:
 
 def draw_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws the loss and the dev scores of every task over the steps."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only at an epoch's end
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

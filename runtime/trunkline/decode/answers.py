@@ -71,18 +71,19 @@ def _window_scores(row: Row, start: Floats, end: Floats, longest: int) -> NDArra
     width = row.end - row.begin
     tails = np.full(width + longest - 1, -np.inf)
     tails[:width] = end[row.context]
-    return start[row.context, None] + np.lib.stride_tricks.sliding_window_view(tails, longest)
+    scores: NDArray[np.float64] = start[
+        row.context, None
+    ] + np.lib.stride_tricks.sliding_window_view(tails, longest)
+    return scores
 
 
 def _best(scores: NDArray[np.float64], count: int) -> list[tuple[int, int]]:
     """Returns the `count` highest candidates as (first, last) token; ties go to the earlier."""
     flat = scores.ravel()
     count = min(count, int(np.isfinite(flat).sum()))
-    if count == 1:
-        order = np.array([flat.argmax()])
-    else:
-        order = np.argsort(-flat, kind="stable")[:count]
-    return [(int(at // scores.shape[1]), int(at // scores.shape[1] + at % scores.shape[1])) for at in order]
+    order = np.argsort(-flat, kind="stable")[:count] if count > 1 else [flat.argmax()]
+    firsts, lengths = np.divmod(order, scores.shape[1])
+    return [(int(i), int(i + k)) for i, k in zip(firsts, lengths, strict=True)]
 
 
 def _answer(tokens: Tokens, first: int, last: int, score: float) -> Answer:

@@ -14,9 +14,10 @@ Floats = NDArray[np.float32]
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Returns log probabilities over the last axis, shifted by the maximum so as not to overflow."""
+    """Returns log probabilities over the last axis, shifted by its maximum against overflow."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    scores: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return scores
 
 
 def check_finite(name: str, values: Sequence[Floats]) -> None:

@@ -83,7 +83,7 @@ def best_path(scores: Floats, labels: tuple[str, ...]) -> NDArray[np.intp]:
         labels: The label names, in the order of the scores.
     """
     follows = _follows(labels)
-    greedy = scores.argmax(axis=-1)
+    greedy: NDArray[np.intp] = scores.argmax(axis=-1)
     if follows[np.concatenate([[len(labels)], greedy[:-1]]), greedy].all():
         return greedy
     penalty = np.where(follows, 0.0, -np.inf)
@@ -102,7 +102,7 @@ def best_path(scores: Floats, labels: tuple[str, ...]) -> NDArray[np.intp]:
 
 @lru_cache(maxsize=64)
 def _follows(labels: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Returns [labels + 1, labels]: may the column's label follow the row's? The last row: start."""
+    """Returns [labels + 1, labels]: may the column follow the row? The last row is the start."""
     allowed = np.ones((len(labels) + 1, len(labels)), bool)
     for column, label in enumerate(labels):
         if label.startswith("I-"):

@@ -77,7 +77,9 @@ def _flat(row: Mapping[str, Any], path: Path | str, where: str) -> AnswerExample
             where=where,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(path, f"{where} lacks id, question, context or answers: {error!r}") from None
+        raise DataError(
+            path, f"{where} lacks id, question, context or answers: {error!r}"
+        ) from None
     return _checked(example, path)
 
 

@@ -75,7 +75,7 @@ def _read(source: str, task: TaskConfig) -> list[Example]:
 
 
 def _hub_rows(source: str) -> Any:
-    import datasets  # noqa: PLC0415 - slow to import, and only this source needs it
+    import datasets
 
     name, _, split = source.removeprefix(HUB).partition("#")
     try:

@@ -11,6 +11,9 @@ from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
 from trunkline_train.config import RowsConfig
 
+# Architectures name the setting differently.
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -27,15 +30,23 @@ class Pretrained:
     pad_id: int
 
 
-def load_pretrained(name: str) -> Pretrained:
+def load_pretrained(name: str, attention_dropout: float | None = None) -> Pretrained:
     """Loads a model by its name on the hub, or from a local folder.
+
+    Args:
+        name: Of the model.
+        attention_dropout: Replaces the pretrained setting, unless None.
 
     Raises:
         ConfigError: It cannot be loaded, or has no fast tokenizer.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        encoder = AutoModel.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name)
+        for key in _ATTENTION_DROPOUT if attention_dropout is not None else ():
+            if hasattr(config, key):
+                setattr(config, key, attention_dropout)
+        encoder = AutoModel.from_pretrained(name, config=config)
     except Exception as error:  # the hub client raises anything from OSError to ValueError
         reason = str(error).splitlines()[0]
         raise ConfigError(

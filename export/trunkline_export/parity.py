@@ -1,0 +1,131 @@
+"""Checks a graph against the torch model: names, axes, shapes, values, then decoded answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from trunkline.annotations import Answer, DocumentResult, Span
+from trunkline.bundle import Graph
+from trunkline.decode.numeric import Floats
+from trunkline.errors import TrunklineError
+from trunkline.kinds import task_outputs
+from trunkline.pipeline import Document, Pipeline
+from trunkline_train.checkpoint import Checkpoint
+from trunkline_train.torch_runner import TorchRunner
+
+# fp32 sums in another order: logits of size 10 after 12 layers stay within this.
+VALUE_TOLERANCE = 1e-3
+SCORE_TOLERANCE = 1e-3
+
+Inputs = dict[str, NDArray[np.int64]]
+
+
+class ParityError(TrunklineError):
+    """A graph does not give what the trained model gives; the message says where."""
+
+
+def check_signature(graph: Graph, checkpoint: Checkpoint) -> None:
+    """Compares the graph's input and output names, types and axes with what the tasks say.
+
+    Raises:
+        ParityError: They differ.
+    """
+    inputs = [(name, "int64", ("batch", "sequence")) for name in checkpoint.model.inputs]
+    _same("inputs", inputs, [(t.name, t.dtype, t.axes) for t in graph.inputs])
+    outputs = []
+    for spec in checkpoint.tasks:
+        for output in task_outputs(spec):
+            labels = str(len(spec.labels))
+            axes = tuple(labels if axis == "labels" else axis for axis in output.axes)
+            outputs.append((output.name, "float32", axes))
+    _same("outputs", outputs, [(t.name, t.dtype, t.axes) for t in graph.outputs])
+
+
+def check_values(path: Path, checkpoint: Checkpoint) -> float:
+    """Compares raw outputs on a grid of ragged batches; returns the largest difference.
+
+    The grid holds batch 1, length 1 and the longest row, mixed lengths under a mask, and a row
+    that is all padding, whose values may be anything but NaN.
+
+    Raises:
+        ParityError: A shape or value differs.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    reference = TorchRunner(checkpoint.model, checkpoint.pad_id)
+    worst = 0.0
+    for inputs in ragged_grid(checkpoint):
+        given = {name: inputs[name] for name in checkpoint.model.inputs}
+        wanted = reference.forward(given, names)
+        for name, want, got in zip(names, wanted, session.run(names, given), strict=True):
+            worst = max(worst, _difference(name, inputs["attention_mask"], want, got))
+    return worst
+
+
+def ragged_grid(checkpoint: Checkpoint) -> Iterable[Inputs]:
+    """Yields padded batches of random ids, one per shape of the grid."""
+    longest = checkpoint.encoder.max_length
+    random = np.random.default_rng(0)
+    vocabulary = checkpoint.model.config.vocab_size
+    for lengths in ((1,), (2, 1), (longest,), (5, 31, 1), (longest, 7), (128, 127, 64), (9, 0)):
+        shape = (len(lengths), max(lengths))
+        mask = np.arange(shape[1]) < np.array(lengths)[:, None]
+        ids = np.where(mask, random.integers(0, vocabulary, shape), checkpoint.pad_id)
+        types = np.zeros(shape, np.int64)
+        yield {
+            "input_ids": ids.astype(np.int64),
+            "attention_mask": mask.astype(np.int64),
+            "token_type_ids": types,
+        }
+
+
+def check_answers(
+    reference: Sequence[DocumentResult], pipeline: Pipeline, documents: Sequence[Document]
+) -> int:
+    """Compares decoded annotations and their scores on real texts; returns how many annotations.
+
+    Raises:
+        ParityError: An annotation differs, or its score by more than `SCORE_TOLERANCE`.
+    """
+    count = 0
+    for want, got in zip(reference, pipeline.analyze(documents), strict=True):
+        for a, b in zip(_annotations(want), _annotations(got), strict=True):
+            count += len(a)
+            if [_place(one) for one in a] != [_place(one) for one in b]:
+                raise ParityError(f"answers differ on {want.text[:60]!r}: {a} became {b}")
+            if any(abs(x.score - y.score) > SCORE_TOLERANCE for x, y in zip(a, b, strict=True)):
+                raise ParityError(f"scores differ on {want.text[:60]!r}: {a} became {b}")
+    return count
+
+
+def _annotations(result: DocumentResult) -> list[Sequence[Span | Answer]]:
+    return [*result.tasks.values(), *(question.answers for question in result.questions)]
+
+
+def _place(one: Span | Answer) -> tuple[int, int, str]:
+    return one.start, one.end, one.label if isinstance(one, Span) else ""
+
+
+def _difference(name: str, mask: NDArray[np.int64], want: Floats, got: Floats) -> float:
+    if want.shape != got.shape:
+        raise ParityError(f"{name}: shape {want.shape} became {got.shape}")
+    if np.isnan(got).any():
+        raise ParityError(f"{name}: NaN at lengths {mask.sum(axis=1).tolist()}")
+    real = mask.astype(bool)
+    difference = float(np.abs(want[real] - got[real]).max(initial=0.0))
+    if difference > VALUE_TOLERANCE:
+        lengths = mask.sum(axis=1).tolist()
+        raise ParityError(f"{name}: differs by {difference:.2e} at lengths {lengths}")
+    return difference
+
+
+def _same(what: str, want: object, got: object) -> None:
+    if want != got:
+        raise ParityError(f"{what}: expected {want}, the graph has {got}")

@@ -1,0 +1,1 @@
+"""Trunkline over gRPC: batcher, engine, services, client."""

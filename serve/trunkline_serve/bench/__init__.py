@@ -1,0 +1,1 @@
+"""Load generation, and the same work in process beside it."""

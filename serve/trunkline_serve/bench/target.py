@@ -1,0 +1,48 @@
+"""What is measured: a bundle, served by a process of its own, or a server that runs already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trunkline.errors import Unavailable
+
+_STOP_SECONDS = 30
+
+
+@contextmanager
+def served(bundle: Path, threads: int | None) -> Iterator[str]:
+    """Serves a bundle from a process of its own on a free port of this machine.
+
+    Yields:
+        Its `host:port`.
+
+    Raises:
+        Unavailable: The server did not start; its own message is on stderr.
+    """
+    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
+    command += [] if threads is None else ["--threads", str(threads)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield _address(process)
+        finally:
+            _end(process)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("serving "):
+            return line.split()[-1]
+    raise Unavailable("the server did not start")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

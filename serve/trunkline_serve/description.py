@@ -1,0 +1,110 @@
+"""What a server tells about its models; the fields are those of the API's messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trunkline import Model
+from trunkline_serve.settings import Settings
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """Name and version of a model."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its name, kind, and labels in the order of the logits."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server accepts; sizes in bytes of UTF-8 and of the encoded message."""
+
+    max_text_bytes: int
+    max_documents: int
+    max_questions: int
+    max_question_tokens: int
+    max_message_bytes: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX graph; `serving` is true for the one that answers on this server."""
+
+    file: str
+    layout: str
+    precision: str
+    providers: tuple[str, ...]
+    sha256: str
+    serving: bool
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One task's metric through a graph and through the trained model, in points (0 to 100)."""
+
+    graph: str
+    task: str
+    metric: str
+    reference: float
+    value: float
+    examples: int
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Description:
+    """All about one model."""
+
+    id: ModelId
+    tasks: tuple[Task, ...]
+    limits: Limits
+    graphs: tuple[Graph, ...]
+    gates: tuple[Gate, ...]
+
+
+def describe(model: Model, settings: Settings) -> Description:
+    """Returns the description of a model on a server with these settings."""
+    manifest = model.manifest
+    return Description(
+        id=identify(model),
+        tasks=tuple(Task(spec.name, spec.kind, spec.labels) for spec in manifest.tasks),
+        limits=_limits(model, settings),
+        graphs=_graphs(model),
+        gates=tuple(
+            Gate(g.graph, g.task, g.metric, g.reference, g.value, g.n, g.passed)
+            for g in manifest.gates
+        ),
+    )
+
+
+def identify(model: Model) -> ModelId:
+    """Returns a model's name and version."""
+    return ModelId(model.manifest.name, model.manifest.version)
+
+
+def _graphs(model: Model) -> tuple[Graph, ...]:
+    serving = model.bundle.graph.file
+    return tuple(
+        Graph(g.file, g.layout, g.precision, g.providers, g.sha256, g.file == serving)
+        for g in model.manifest.graphs
+    )
+
+
+def _limits(model: Model, settings: Settings) -> Limits:
+    return Limits(
+        max_text_bytes=settings.max_text_bytes,
+        max_documents=settings.max_documents,
+        max_questions=settings.max_questions,
+        max_question_tokens=model.pipeline.encoder.max_question_tokens,
+        max_message_bytes=settings.max_message_bytes,
+    )

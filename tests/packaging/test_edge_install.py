@@ -1,0 +1,75 @@
+"""The wheel with its base dependencies alone, in a fresh environment."""
+
+import os
+import subprocess
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.network
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+ABSENT = ["datasets", "grpc", "onnx", "torch", "transformers"]
+FOUND = "from importlib.util import find_spec; print(*filter(find_spec, {0!r}))"
+LOADED = "import sys, trunkline; print('google.protobuf' in sys.modules)"
+
+
+@pytest.fixture(scope="module")
+def edge(root: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs a command of the edge environment, outside the checkout."""
+    folder = tmp_path_factory.mktemp("edge")
+    venv.create(folder / "venv", with_pip=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [folder / "venv" / "bin" / command, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = run("python", "-m", "pip", "install", "-c", root / "constraints.txt", wheel)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run
+
+
+def test_nothing_heavy_is_installed(edge: Run) -> None:
+    done = edge("python", "-c", FOUND.format(ABSENT))
+    assert (done.stdout.split(), done.stderr) == ([], "")
+
+
+def test_protobuf_is_not_loaded(edge: Run) -> None:
+    # It is installed all the same: onnxruntime requires it.
+    done = edge("python", "-c", LOADED)
+    assert (done.stdout.strip(), done.stderr) == ("False", "")
+
+
+def test_help_works(edge: Run) -> None:
+    done = edge("trunkline", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "predict" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["train", "x.toml"], "train"),
+        (["export", "checkpoint", "--out", "bundle"], "export"),
+        (["serve", "bundle"], "serve"),
+    ],
+)
+def test_missing_extra_is_one_line(edge: Run, arguments: list[str], extra: str) -> None:
+    done = edge("trunkline", *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert f"pip install 'trunkline[{extra}]'" in done.stderr
+    assert done.stdout == ""
+
+
+# Prediction on the edge belongs here: edge("trunkline", "predict", bundle, text, "--json").

@@ -1,0 +1,232 @@
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+import trunkline
+from tests.serve.hosting import PATIENCE, Recorder, watched
+from tests.tiny import build_tiny_bundle
+from trunkline import Document, Model, Question
+from trunkline.errors import (
+    BundleError,
+    ConfigError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    RuntimeFault,
+    Unavailable,
+)
+from trunkline_serve.engine import Engine
+from trunkline_serve.errors import DeadlinePassed
+from trunkline_serve.settings import Settings
+
+DOCUMENT = Document("Ada lives in Rome.", (Question("Where is Ada?"),))
+
+
+def run(models: list[Model], test: Callable[[Engine], Awaitable[None]], **limits: Any) -> None:
+    async def main() -> None:
+        engine = Engine(models, Settings(**limits))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await test(engine)
+        finally:
+            engine.close()
+
+    asyncio.run(main())
+
+
+async def occupy(engine: Engine, recorder: Recorder) -> "asyncio.Task[Any]":
+    """Starts a call whose batch is held until the recorder's gate opens."""
+    recorder.gate.clear()
+    task = asyncio.create_task(engine.analyze([DOCUMENT]))
+    await asyncio.to_thread(recorder.wait_until_busy)
+    return task
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        (Document("x" * 41), "documents[1].text"),
+        (Document("é" * 21), "documents[1].text"),
+        (Document("x", (Question("y" * 41),)), "documents[1].questions[0].text"),
+        (Document("x", (Question("y"),) * 4), "documents[1].questions"),
+        (Document("x", (Question(" \n"),)), "documents[1].questions[0].text"),
+    ],
+)
+def test_limits_name_the_field_and_cost_no_compute(
+    bundle: Path, document: Document, field: str
+) -> None:
+    model, recorder = watched(bundle)
+
+    async def test(engine: Engine) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            await engine.analyze([DOCUMENT, document])
+        assert caught.value.field == field
+        assert not recorder.batches
+        await engine.analyze([DOCUMENT])  # its places are free again
+
+    run([model], test, max_text_bytes=40, max_questions=3, max_in_flight=2, max_documents=2)
+
+
+def test_limits_are_inclusive(model: Model) -> None:
+    async def test(engine: Engine) -> None:
+        full = Document("é" * 20, (Question("y" * 40),) * 3)
+        await engine.analyze([full] * 2)
+
+    run([model], test, max_text_bytes=40, max_questions=3, max_in_flight=2, max_documents=2)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_number_of_documents_is_bounded(model: Model, count: int) -> None:
+    async def test(engine: Engine) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            await engine.analyze([DOCUMENT] * count)
+        assert caught.value.field == "documents"
+
+    run([model], test, max_documents=2)
+
+
+def test_no_room_is_told_at_once(bundle: Path) -> None:
+    model, recorder = watched(bundle)
+
+    async def test(engine: Engine) -> None:
+        first = await occupy(engine, recorder)
+        with pytest.raises(Overloaded) as caught:
+            await engine.analyze([DOCUMENT] * 2)
+        assert caught.value.retry_after > 0
+        recorder.gate.set()
+        await first
+        await engine.analyze([DOCUMENT] * 2)
+
+    run([model], test, max_in_flight=2, max_documents=2)
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_before_compute(bundle: Path) -> None:
+    model, recorder = watched(bundle)
+
+    async def test(engine: Engine) -> None:
+        await engine.analyze([DOCUMENT])  # from now on the speed is known
+        held = await occupy(engine, recorder)
+        await asyncio.sleep(0.2)
+        recorder.gate.set()
+        await held
+        held = await occupy(engine, recorder)
+        with pytest.raises(Overloaded, match="the deadline leaves"):
+            await engine.analyze([DOCUMENT], deadline=monotonic() + 0.01)
+        with pytest.raises(DeadlinePassed):
+            await engine.analyze([DOCUMENT], deadline=monotonic() - 1)
+        recorder.gate.set()
+        await held
+        assert len(recorder.batches) == 3
+
+    run([model], test)
+
+
+def test_long_texts_give_the_same(model: Model) -> None:
+    text = "Ada lives in Zürich 😀 and works in 東京. " * 100
+
+    async def test(engine: Engine) -> None:
+        analysis = await engine.analyze([Document(text, (Question("Where is Ada?"),))])
+        assert analysis.results == [model.analyze(text, ["Where is Ada?"])]
+
+    run([model], test, batch_tokens=256)
+
+
+def test_timing_adds_up(model: Model) -> None:
+    async def test(engine: Engine) -> None:
+        timing = (await engine.analyze([DOCUMENT])).timing
+        parts = (timing.encode_ns, timing.queue_ns, timing.compute_ns, timing.decode_ns)
+        assert min(parts) > 0
+        assert sum(parts) <= timing.total_ns
+        rows = model.pipeline.prepare(DOCUMENT).rows
+        assert timing.tokens == sum(len(row) for row in rows)
+
+    run([model], test)
+
+
+def test_nan_fails_only_the_call_that_caused_it(bundle: Path) -> None:
+    model, recorder = watched(bundle)
+
+    async def test(engine: Engine) -> None:
+        first = await occupy(engine, recorder)
+        calls = [engine.analyze([Document(text)]) for text in ("poison", "Rome")]
+        answers = asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(0)
+        recorder.gate.set()
+        poisoned, sound = await answers
+        await first
+        assert isinstance(poisoned, RuntimeFault)
+        assert not isinstance(sound, BaseException)
+        assert len(recorder.batches) == 2
+
+    run([model], test)
+
+
+def test_draining_finishes_what_is_in_flight(bundle: Path) -> None:
+    model, recorder = watched(bundle)
+
+    async def test(engine: Engine) -> None:
+        first = await occupy(engine, recorder)
+        assert not await engine.drain(0.01)
+        with pytest.raises(Unavailable):
+            await engine.analyze([DOCUMENT])
+        recorder.gate.set()
+        assert await engine.drain(PATIENCE)
+        await first
+
+    run([model], test)
+
+
+def test_models_are_found_by_name_and_version(tmp_path: Path) -> None:
+    built = {
+        (name, version): trunkline.load(
+            build_tiny_bundle(tmp_path / f"{name}-{version}", name, version), 1
+        )
+        for name, version in (("b", 1), ("a", 10), ("a", 2))
+    }
+
+    async def test(engine: Engine) -> None:
+        assert engine.models == [built["a", 2], built["a", 10], built["b", 1]]
+        assert engine.find("a", 0) is built["a", 10]
+        assert engine.find("a", 2) is built["a", 2]
+        analysis = await engine.analyze([DOCUMENT], model="b")
+        assert analysis.model is built["b", 1]
+        with pytest.raises(InvalidInput, match="known: a, b"):
+            engine.find("", 0)
+        with pytest.raises(NotFound, match="unknown model 'c'"):
+            engine.find("c", 0)
+        with pytest.raises(NotFound, match="unknown version of model a '-1'; known: 10, 2"):
+            engine.find("a", -1)
+
+    run(list(built.values()), test)
+
+
+def test_an_empty_name_means_the_only_model(model: Model) -> None:
+    async def test(engine: Engine) -> None:
+        assert engine.find("", 0) is model
+
+    run([model], test)
+
+
+def test_the_same_model_twice_is_refused(model: Model, bundle: Path) -> None:
+    with pytest.raises(BundleError, match="tiny 1"):
+        Engine([model, trunkline.load(bundle, 1)], Settings())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_documents": 0}, {"port": -1}, {"max_in_flight": 10}, {"threads": 0}]
+)
+def test_senseless_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Settings(**wrong)
+
+
+def test_the_engine_needs_no_grpc() -> None:
+    code = "import sys, trunkline_serve.engine; print('grpc' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
