@@ -63,7 +63,7 @@ def predict(argv: Sequence[str]) -> int:
     as_json = options.json or not sys.stdout.isatty()
     for texts in _texts(options.text):
         for result in model.analyze(texts, options.question, options.task):
-            shown = json.dumps(result.to_dict(), ensure_ascii=False) if as_json else _show(result)
+            shown = json.dumps(result.to_dict(), ensure_ascii=False) if as_json else show(result)
             print(shown, flush=True)
     return 0
 
@@ -114,7 +114,8 @@ def _describe(bundle: Bundle) -> list[str]:
     return lines
 
 
-def _show(result: DocumentResult) -> str:
+def show(result: DocumentResult) -> str:
+    """Returns a result as text for a person."""
     lines = [result.text]
     for task, spans in result.tasks.items():
         for span in spans:

@@ -158,7 +158,8 @@ class TextEncoder:
             InvalidInput: The text holds lone surrogates, which no encoding of Unicode allows.
         """
         try:
-            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            # Unlike `encode`, `encode_batch` lets other threads run while it works.
+            (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
         except TypeError:
             raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
         spans = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)

@@ -10,6 +10,7 @@ TrunklineError
 ├── RuntimeFault      the model gave something that cannot be an answer
 ├── Overloaded        the server has no room, or the deadline cannot be met
 ├── Unavailable       the server is loading or draining
+├── DeadlinePassed    the caller's deadline passed before there was an answer
 ├── RemoteError       a server answered with an error that has no name here
 └── MissingExtra      the command needs packages of an extra that is not installed
 
@@ -111,6 +112,10 @@ class Overloaded(TrunklineError):
 
 class Unavailable(TrunklineError):
     """The server is loading or draining."""
+
+
+class DeadlinePassed(TrunklineError):
+    """The caller's deadline passed before there was an answer."""
 
 
 class RemoteError(TrunklineError):

@@ -8,10 +8,9 @@ from typing import overload
 
 from trunkline.annotations import DocumentResult
 from trunkline.bundle import GOLDEN, Bundle, Manifest, open_bundle
-from trunkline.errors import InvalidInput
 from trunkline.golden import check_golden
 from trunkline.kinds import task_outputs
-from trunkline.pipeline import Document, Pipeline, Question
+from trunkline.pipeline import Document, Pipeline, as_documents
 from trunkline.runner import OrtRunner
 
 AnyDocument = str | Document
@@ -74,18 +73,10 @@ class Model:
             InvalidInput: A text or question cannot be read; the field names which.
             NotFound: A task is unknown.
         """
-        if isinstance(questions, str) or isinstance(tasks, str):
-            raise InvalidInput(
-                "questions" if isinstance(questions, str) else "tasks", "give a list"
-            )
-        asked = tuple(Question(question) for question in questions)
-        wanted = None if tasks is None else tuple(tasks)
-        given = [text] if isinstance(text, str | Document) else list(text)
-        documents = [
-            one if isinstance(one, Document) else Document(one, asked, wanted) for one in given
-        ]
-        results = self.pipeline.analyze(documents)
-        return results[0] if isinstance(text, str | Document) else results
+        alone = isinstance(text, str | Document)
+        given = [text] if isinstance(text, str | Document) else text
+        results = self.pipeline.analyze(as_documents(given, questions, tasks))
+        return results[0] if alone else results
 
     def self_test(self) -> int:
         """Analyses the bundle's golden texts; returns how many.

@@ -7,11 +7,11 @@ through here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trunkline.annotations import Answers, DocumentResult, QuestionResult, Span
-from trunkline.encode import Encoded, Row, TextEncoder
+from trunkline.encode import Encoded, Row, TextEncoder, Tokens
 from trunkline.errors import InvalidInput, NotFound
 from trunkline.kinds import Output, decode, find_kind, task_outputs
 from trunkline.runner import RowOutputs, Runner
@@ -41,6 +41,22 @@ class Document:
     text: str
     questions: tuple[Question, ...] = ()
     tasks: tuple[str, ...] | None = None
+
+
+def as_documents(
+    texts: Iterable[str | Document], questions: Sequence[str], tasks: Sequence[str] | None
+) -> list[Document]:
+    """Returns texts as documents with the questions and tasks; documents stay as they are.
+
+    Raises:
+        InvalidInput: `questions` or `tasks` is a string, where a list is meant.
+    """
+    for field, value in (("questions", questions), ("tasks", tasks)):
+        if isinstance(value, str):
+            raise InvalidInput(field, "give a list")
+    asked = tuple(Question(question) for question in questions)
+    wanted = None if tasks is None else tuple(tasks)
+    return [one if isinstance(one, Document) else Document(one, asked, wanted) for one in texts]
 
 
 @dataclass(frozen=True)
@@ -110,21 +126,19 @@ class Pipeline:
             InvalidInput: A text or question cannot be read; named below `field`.
             NotFound: A task is unknown.
         """
-        tokens = self.encoder.tokenize(document.text, f"{field}.text")
+        # Names first: a wrong one on a long text should cost nothing.
         specs = self._text_tasks(document.tasks)
+        places = [f"{field}.questions[{at}]" for at in range(len(document.questions))]
+        asking = [
+            self._question_task(question, document.tasks, place)
+            for question, place in zip(document.questions, places, strict=True)
+        ]
+        tokens = self.encoder.tokenize(document.text, f"{field}.text")
         encoded = Encoded(tokens, self.encoder.rows(tokens) if specs else ())
-        asked = []
-        for index, question in enumerate(document.questions):
-            place = f"{field}.questions[{index}]"
-            spec = self._question_task(question.task, document.tasks, place)
-            if not question.text.strip():
-                raise InvalidInput(f"{place}.text", "is empty; give a question or leave it out")
-            words = self.encoder.tokenize(question.text, f"{place}.text")
-            try:
-                rows = self.encoder.rows(tokens, words)
-            except InvalidInput as error:
-                raise InvalidInput(f"{place}.text", error.reason) from None
-            asked.append(Asked(question.text, spec, Encoded(tokens, rows)))
+        asked = [
+            Asked(question.text, spec, self._ask(question.text, tokens, f"{place}.text"))
+            for question, spec, place in zip(document.questions, asking, places, strict=True)
+        ]
         return Prepared(document.text, specs, encoded, tuple(asked))
 
     def run(self, group: Sequence[Prepared]) -> list[list[RowOutputs]]:
@@ -163,7 +177,19 @@ class Pipeline:
         wanted = self.tasks.values() if names is None else [self.tasks[name] for name in names]
         return tuple(dict.fromkeys(spec for spec in wanted if not find_kind(spec.kind).asks))
 
-    def _question_task(self, name: str, names: tuple[str, ...] | None, place: str) -> TaskSpec:
+    def _ask(self, question: str, document: Tokens, field: str) -> Encoded:
+        words = self.encoder.tokenize(question, field)
+        try:
+            return Encoded(document, self.encoder.rows(document, words))
+        except InvalidInput as error:
+            raise InvalidInput(field, error.reason) from None
+
+    def _question_task(
+        self, question: Question, names: tuple[str, ...] | None, place: str
+    ) -> TaskSpec:
+        if not question.text.strip():
+            raise InvalidInput(f"{place}.text", "is empty; give a question or leave it out")
+        name = question.task
         asking = {n: spec for n, spec in self.tasks.items() if find_kind(spec.kind).asks}
         if name:
             if name not in asking:

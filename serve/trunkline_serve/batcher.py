@@ -16,10 +16,9 @@ from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter_ns
 
 from trunkline.encode import Row
-from trunkline.errors import RuntimeFault, Unavailable
+from trunkline.errors import DeadlinePassed, RuntimeFault, Unavailable
 from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
-from trunkline_serve.errors import DeadlinePassed
 
 _PACE_WEIGHT = 0.2  # of the latest batch in the running mean of nanoseconds per token
 _CLOSING = "the server is shutting down"

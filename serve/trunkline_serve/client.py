@@ -8,8 +8,8 @@ from typing import Any, overload
 
 import grpc
 
-from trunkline import Document, DocumentResult, Question
-from trunkline.errors import InvalidInput
+from trunkline import Document, DocumentResult
+from trunkline.pipeline import as_documents
 from trunkline.v1 import model_service_pb2
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
@@ -109,9 +109,8 @@ class Client:
             Overloaded: The server has no room; `retry_after` says when to try again.
         """
         alone = isinstance(text, str | Document)
-        documents = _documents(
-            [text] if isinstance(text, str | Document) else text, questions, tasks
-        )
+        given = [text] if isinstance(text, str | Document) else text
+        documents = as_documents(given, questions, tasks)
         if not documents:
             return []
         request = request_to_pb(documents, model, version)
@@ -139,13 +138,3 @@ class Client:
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise to_error(error) from None
-
-
-def _documents(
-    given: Sequence[AnyDocument], questions: Sequence[str], tasks: Sequence[str] | None
-) -> list[Document]:
-    if isinstance(questions, str) or isinstance(tasks, str):
-        raise InvalidInput("questions" if isinstance(questions, str) else "tasks", "give a list")
-    asked = tuple(Question(question) for question in questions)
-    wanted = None if tasks is None else tuple(tasks)
-    return [one if isinstance(one, Document) else Document(one, asked, wanted) for one in given]

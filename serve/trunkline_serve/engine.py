@@ -11,10 +11,16 @@ from time import monotonic, perf_counter_ns
 from typing import TypeVar
 
 from trunkline import Document, DocumentResult, Model
-from trunkline.errors import BundleError, InvalidInput, NotFound, Overloaded, Unavailable
+from trunkline.errors import (
+    BundleError,
+    DeadlinePassed,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
 from trunkline.pipeline import Pipeline, Prepared
 from trunkline_serve.batcher import Batcher, Ran
-from trunkline_serve.errors import DeadlinePassed
 from trunkline_serve.limits import check_count, check_documents
 from trunkline_serve.settings import Settings
 

@@ -32,7 +32,7 @@ class Settings:
     max_questions: int = _option(64, "most questions of one document")
     max_message_bytes: int = _option(4 * 1024 * 1024, "largest request, in bytes")
     max_in_flight: int = _option(512, "most documents in the server; more are refused at once")
-    batch_tokens: int = _option(8192, "most real tokens of one batch")
+    batch_tokens: int = _option(4096, "most real tokens of one batch")
     drain_seconds: float = _option(30.0, "seconds that calls get to finish at shutdown")
 
     def __post_init__(self) -> None:

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from tests.serve.hosting import PATIENCE
 from trunkline.encode import Row
-from trunkline.errors import RuntimeFault, Unavailable
+from trunkline.errors import DeadlinePassed, RuntimeFault, Unavailable
 from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
 from trunkline_serve.batcher import Batcher, Job, Ran, cut
-from trunkline_serve.errors import DeadlinePassed
 
 NER, QA = Output("ner.logits", ("batch",)), Output("qa.start_logits", ("batch",))
 BUDGET = 100

@@ -15,6 +15,7 @@ from trunkline import Document, Model, Question
 from trunkline.errors import (
     BundleError,
     ConfigError,
+    DeadlinePassed,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -22,7 +23,6 @@ from trunkline.errors import (
     Unavailable,
 )
 from trunkline_serve.engine import Engine
-from trunkline_serve.errors import DeadlinePassed
 from trunkline_serve.settings import Settings
 
 DOCUMENT = Document("Ada lives in Rome.", (Question("Where is Ada?"),))

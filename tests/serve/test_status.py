@@ -19,6 +19,7 @@ from tests.serve.hosting import PATIENCE, Host, Recorder, wait_for, watched
 from tests.tiny import POISON
 from trunkline import Document, Question
 from trunkline.errors import (
+    DeadlinePassed,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -29,7 +30,6 @@ from trunkline.errors import (
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.client import Client
-from trunkline_serve.errors import DeadlinePassed
 from trunkline_serve.rpc.status import TABLE, to_status
 
 

@@ -21,6 +21,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from trunkline.errors import (
+    DeadlinePassed,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -28,7 +29,6 @@ from trunkline.errors import (
     TrunklineError,
     Unavailable,
 )
-from trunkline_serve.errors import DeadlinePassed
 
 DOMAIN = "trunkline"
 
