@@ -90,8 +90,14 @@ def _outputs(model: MultitaskModel) -> list[Output]:
 
 
 def _describe(path: Path, model: MultitaskModel) -> None:
-    """Puts the tasks into the file, for whoever has the graph without its bundle."""
+    """Puts the tasks into the file, for whoever has the graph without its bundle.
+
+    The exporter's stack traces go: they name folders of this machine, and are most of a small file.
+    """
     proto = onnx.load(path)
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
     tasks = json.dumps(plain(model.tasks), ensure_ascii=False)
     onnx.helper.set_model_props(proto, {"trunkline.tasks": tasks})
     onnx.checker.check_model(proto, full_check=True)

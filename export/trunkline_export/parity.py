@@ -74,7 +74,8 @@ def ragged_grid(checkpoint: Checkpoint) -> Iterable[Inputs]:
     longest = checkpoint.encoder.max_length
     random = np.random.default_rng(0)
     vocabulary = checkpoint.model.config.vocab_size
-    for lengths in ((1,), (2, 1), (longest,), (5, 31, 1), (longest, 7), (128, 127, 64), (9, 0)):
+    for wanted in ((1,), (2, 1), (longest,), (5, 31, 1), (longest, 7), (128, 127, 64), (9, 0)):
+        lengths = [min(length, longest) for length in wanted]
         shape = (len(lengths), max(lengths))
         mask = np.arange(shape[1]) < np.array(lengths)[:, None]
         ids = np.where(mask, random.integers(0, vocabulary, shape), checkpoint.pad_id)

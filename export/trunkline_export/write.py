@@ -157,13 +157,17 @@ def _provenance(checkpoint: Checkpoint, worst: float) -> dict[str, object]:
     }
     return {
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "encoder": _public(config.encoder),
+        "encoder": _encoder(config.encoder, checkpoint.model.config.model_type),
         "trained": f"{config.training.epochs} epochs, {checkpoint.progress.step} steps,"
         f" seed {config.training.seed}",
         "data": {name: _sources(task) for name, task in config.tasks.items()},
         "largest_difference": worst,
         "versions": versions,
     }
+
+
+def _encoder(name: str, model_type: str) -> str:
+    return f"{model_type} from a local folder" if _is_local(name) else name
 
 
 def _sources(task: TaskConfig) -> list[str]:
@@ -173,5 +177,10 @@ def _sources(task: TaskConfig) -> list[str]:
 
 def _public(source: str) -> str:
     """Returns a hub name whole, and of a local path only its last part."""
-    local = not source.startswith(HUB) and Path(source).exists()
-    return Path(source).name if local else source
+    name = source.removeprefix(HUB)
+    return Path(name).name if _is_local(name) else source
+
+
+def _is_local(name: str) -> bool:
+    """Tells a path, also one that has since gone, from a name on the hub."""
+    return Path(name).is_absolute() or Path(name).exists()

@@ -1,5 +1,6 @@
 """The wheel with its base dependencies alone, in a fresh environment."""
 
+import json
 import os
 import subprocess
 import venv
@@ -7,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import trunkline
+from tests.tiny import build_tiny_bundle
 
 pytestmark = pytest.mark.network
 
@@ -72,4 +76,12 @@ def test_missing_extra_is_one_line(edge: Run, arguments: list[str], extra: str) 
     assert done.stdout == ""
 
 
-# Prediction on the edge belongs here: edge("trunkline", "predict", bundle, text, "--json").
+def test_a_bundle_predicts(edge: Run, tmp_path: Path) -> None:
+    bundle = build_tiny_bundle(tmp_path / "tiny")
+    here = trunkline.load(bundle).analyze("alice met bob in paris", ["who met bob?"])
+    assert edge("trunkline", "verify", bundle).returncode == 0
+    done = edge(
+        "trunkline", "predict", bundle, "alice met bob in paris", "--question", "who met bob?"
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert json.loads(done.stdout) == here.to_dict()

@@ -1,0 +1,1 @@
+"""Measurements: run from the checkout, results in benchmarks/results/."""
