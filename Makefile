@@ -48,10 +48,11 @@ gen: $(GENERATOR) ## Generate runtime/trunkline/v1 from protos/
 bench: $(SETUP) ## Run the benchmarks
 	$(BIN)/$(if $(wildcard benchmarks/run.py),python -m benchmarks.run,trunkline bench) $(ARGS)
 
-# torch is named so that pip, where it knows a CPU build of this version, takes that.
+# torch is named so that pip, where it knows a CPU build of this version, takes that. Byte code is left to
+# the first import: most of these packages' modules are never imported.
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[train,export,serve,dev]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[train,export,serve,dev]'
 	touch $@
 
 $(ENCODER): $(SETUP)

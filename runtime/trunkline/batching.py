@@ -11,6 +11,7 @@ from trunkline.decode.numeric import Floats
 from trunkline.encode import Row
 from trunkline.kinds import Output
 
+INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _WASTE_SHARE = 0.1  # of a batch's real tokens that may be spent on padding
 _WASTE_FREE = 32  # padding tokens that cost less than another run of the graph
 
@@ -35,9 +36,12 @@ def plan(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def pad(rows: Sequence[Row], pad_id: int) -> dict[str, NDArray[np.int64]]:
-    """Returns input_ids, attention_mask and token_type_ids, [B, S] each, padded on the right."""
-    shape = (len(rows), max(len(row) for row in rows))
+def pad(rows: Sequence[Row], pad_id: int, width: int = 0) -> dict[str, NDArray[np.int64]]:
+    """Returns input_ids, attention_mask and token_type_ids, [B, S] each, padded on the right.
+
+    S is the longest row's length, or `width` if that is more.
+    """
+    shape = (len(rows), max(width, *(len(row) for row in rows)))
     inputs = {
         "input_ids": np.full(shape, pad_id, np.int64),
         "attention_mask": np.zeros(shape, np.int64),

@@ -132,9 +132,17 @@ class Bundle:
         return self.manifest.graphs[0]
 
     def encoder(self) -> TextEncoder:
-        """Returns the encoder of its texts."""
+        """Returns the encoder of its texts.
+
+        Raises:
+            BundleError: The tokenizer cannot be read, or the window overlap does not fit its rows.
+        """
         facts = self.manifest.encoder
-        return TextEncoder.from_file(self.path / TOKENIZER, facts.max_length, facts.overlap)
+        file = self.path / TOKENIZER
+        try:
+            return TextEncoder.from_file(file, facts.max_length, facts.overlap)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise BundleError(file, f"cannot be used: {error}", _REBUILD) from None
 
 
 def open_bundle(path: Path | str) -> Bundle:
@@ -202,6 +210,8 @@ def _read_manifest(file: Path) -> Manifest:
         raise BundleError(file, str(error), _REBUILD) from None
     if not manifest.graphs:
         raise BundleError(file, "graphs: empty", _REBUILD)
+    if len({spec.name for spec in specs}) < len(specs):
+        raise BundleError(file, "tasks: two have one name", _REBUILD)
     return replace(manifest, tasks=specs)
 
 

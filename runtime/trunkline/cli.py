@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -40,16 +41,13 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns its exit status: 2 for any error of the user's making."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0 if arguments else USAGE_ERROR
-    if arguments[0] in ("-V", "--version"):
-        print(f"trunkline {__version__}")
-        return 0
-    name, *rest = arguments
+    if argv is None:
+        _use_utf8()
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     try:
-        return _run(name, rest)
+        status = _run(name, rest)
+        sys.stdout.flush()
+        return status
     except TrunklineError as error:
         print(f"trunkline {name}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -59,10 +57,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has gone; Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # e.g. no permission, disk full, a text where a path is meant
+        print(f"trunkline {name}: {error}", file=sys.stderr)
     return USAGE_ERROR
 
 
+def _use_utf8() -> None:
+    """Makes standard input and output UTF-8 in every locale; JSON knows no other encoding."""
+    # The names of files, which may be printed, need not be UTF-8.
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "surrogateescape")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+
+
 def _run(name: str, arguments: list[str]) -> int:
+    if name in ("", "-h", "--help", "help"):
+        print(_help())
+        return 0 if name else USAGE_ERROR
+    if name in ("-V", "--version"):
+        print(f"trunkline {__version__}")
+        return 0
     command = COMMANDS.get(name)
     if command is None:
         raise TrunklineError(f"no such command{did_you_mean(name, COMMANDS)}; see trunkline --help")

@@ -8,9 +8,13 @@ pair encoding would give (tested).
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +32,9 @@ class Tokens:
     Attributes:
         text: The original text.
         ids: [N] vocabulary ids.
-        starts: [N] first character of each token, in code points.
-        ends: [N] one past the last character.
+        starts: [N] first character of each token, in code points; white space is not counted in.
+        ends: [N] one past the last character, combining marks included; a token of white space
+            alone is empty and stands at the next one.
         units: [N] index of the word (the tokenizer's pre-token) each token belongs to.
     """
 
@@ -130,8 +135,9 @@ class TextEncoder:
         self._tokenizer.no_padding()
         # A text that says "[SEP]" must not become a separator.
         self._tokenizer.encode_special_tokens = True
-        self._single = _probe(tokenizer, pair=False)
-        self._pair = _probe(tokenizer, pair=True)
+        self._single = _probe(self._tokenizer, pair=False)
+        self._pair = _probe(self._tokenizer, pair=True)
+        self._special = np.concatenate(self._single.ids + self._pair.ids)
         if overlap < 0 or max_length - self._pair.size < 2 * (overlap + 1):
             raise ValueError(f"overlap {overlap} does not fit rows of {max_length} tokens")
         self.max_length = max_length
@@ -144,27 +150,41 @@ class TextEncoder:
 
     @property
     def max_question_tokens(self) -> int:
-        """Longest question: half a row, so that every window keeps room for the text."""
-        return self.max_length // 2
+        """Longest question: half of a row's room; the other half is kept for the text."""
+        return (self.max_length - self._pair.size) // 2
 
     def to_json(self) -> str:
         """Returns the `tokenizer.json` text, without truncation and padding."""
         return str(self._tokenizer.to_str(pretty=True))
 
     def tokenize(self, text: str, field: str = "text") -> Tokens:
-        """Tokenises a whole text.
+        """Tokenises a whole text; one of white space alone has no tokens.
 
         Raises:
             InvalidInput: The text holds lone surrogates, which no encoding of Unicode allows.
         """
         try:
             # Unlike `encode`, `encode_batch` lets other threads run while it works.
-            (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
+            given = "" if text.isspace() else text
+            (encoding,) = self._tokenizer.encode_batch([given], add_special_tokens=False)
         except TypeError:
             raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
-        spans = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        starts, ends = _visible_bounds(text, encoding.offsets)
         units = np.array([-1 if unit is None else unit for unit in encoding.word_ids], np.int64)
-        return Tokens(text, np.array(encoding.ids, np.int64), spans[:, 0], spans[:, 1], units)
+        ids = np.array(encoding.ids, np.int64)
+        # Vocabularies of sentencepiece hold the separator as a word: a text must not write it.
+        written = np.isin(ids, self._special)
+        if written.any():
+            ids[written] = self._unknown
+        return Tokens(text, ids, starts, ends, units)
+
+    @cached_property
+    def _unknown(self) -> int:
+        """Vocabulary id of unknown words."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        if "unk_id" in model:
+            return int(model["unk_id"])
+        return self._tokenizer.get_vocab()[model["unk_token"]]
 
     def rows(self, document: Tokens, question: Tokens | None = None) -> tuple[Row, ...]:
         """Cuts a document into rows, each with the question in front; none if it has no tokens.
@@ -180,6 +200,35 @@ class TextEncoder:
         room = self.max_length - template.size - sum(len(part) for part in parts)
         windows = _windows(len(document), room, min(self.overlap, room // 2))
         return tuple(_row(template, parts, document.ids, window) for window in windows)
+
+
+def _visible_bounds(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
+    """Returns starts and ends of tokens that may count white space in, as `Tokens` has them."""
+    visible = [_visible(text, start, end) for start, end in offsets]
+    starts, ends = np.array(visible, np.int64).reshape(-1, 2).T
+    blank = starts == ends
+    if blank.any():
+        after = np.minimum.accumulate(np.where(blank, len(text), starts)[::-1])[::-1]
+        starts, ends = np.where(blank, after, starts), np.where(blank, after, ends)
+    return starts, _with_marks(text, starts, ends)
+
+
+def _visible(text: str, start: int, end: int) -> tuple[int, int]:
+    """Returns the bounds without white space, which some tokenizers count to the next word."""
+    piece = text[start:end]
+    start = end - len(piece.lstrip())
+    return start, start + len(piece.strip())
+
+
+def _with_marks(text: str, starts: Ints, ends: Ints) -> Ints:
+    """Moves ends behind the combining marks that the tokenizer dropped, so that none is cut off."""
+    if text.isascii() or not len(ends):
+        return ends
+    moved = ends.tolist()
+    for at, limit in enumerate([*starts[1:].tolist(), len(text)]):
+        while moved[at] < limit and category(text[moved[at]]).startswith("M"):
+            moved[at] += 1
+    return np.array(moved, np.int64)
 
 
 def _windows(total: int, room: int, overlap: int) -> list[_Window]:
@@ -213,12 +262,9 @@ def _probe(tokenizer: Tokenizer, *, pair: bool) -> _Template:
     encoding = tokenizer.encode("a", "b") if pair else tokenizer.encode("a")
     ids = np.array(encoding.ids, np.int64)
     types = np.array(encoding.type_ids, np.int64)
-    # Padding counts as special, but belongs to no text.
-    used = np.array(encoding.attention_mask, bool)
-    special = np.array(encoding.special_tokens_mask, bool)[used]
-    ids, types = ids[used], types[used]
+    special = np.array(encoding.special_tokens_mask, bool)
     # None marks a special token, a number the text it came from.
-    sequence = np.array([-1 if s is None else s for s in encoding.sequence_ids])[used]
+    sequence = np.array([-1 if s is None else s for s in encoding.sequence_ids])
     bounds = [
         (int(np.flatnonzero(sequence == part)[0]), int(np.flatnonzero(sequence == part)[-1]) + 1)
         for part in range(2 if pair else 1)

@@ -61,7 +61,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _beside(path: Path, role: str) -> Path:
-    return path.with_name(f".{path.name}.{role}")
+    # `.` has no name before it is made absolute.
+    whole = Path(os.path.abspath(path))
+    return whole.parent / f".{whole.name}.{role}"
 
 
 def _sync(path: Path) -> None:

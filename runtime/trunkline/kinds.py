@@ -103,6 +103,8 @@ def parse_task(value: Mapping[str, Any], where: str = "task") -> TaskSpec:
     Raises:
         ValueError: It does not fit; names the key.
     """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: expected a table, got {value!r}")
     for key in ("name", "kind"):
         if not isinstance(value.get(key), str):
             raise ValueError(f"{where}.{key}: missing or not a string")

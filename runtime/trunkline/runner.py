@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from trunkline.batching import pad, plan, unpad
+from trunkline.batching import INPUTS, pad, plan, unpad
 from trunkline.cpu import available_cpus
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row
@@ -89,6 +89,9 @@ class OrtRunner(PaddedRunner):
         if missing:
             raise BundleError(path, f"graph lacks output {sorted(missing)[0]!r}", "export again")
         self._inputs = {given.name for given in self._session.get_inputs()}
+        unknown = self._inputs - INPUTS
+        if unknown:
+            raise BundleError(path, f"graph wants input {sorted(unknown)[0]!r}", "export again")
 
     def forward(
         self, inputs: Mapping[str, NDArray[np.int64]], outputs: Sequence[str]

@@ -20,6 +20,17 @@ class TokenOptions:
 
     aggregation: Literal["spans", "tags"] = "spans"
 
+    def check_labels(self, labels: tuple[str, ...]) -> None:
+        """Refuses labels that could not be decoded."""
+        if not labels:
+            raise ValueError("has no labels")
+        for label in labels if self.aggregation == "spans" else ():
+            prefix, _, kind = label.partition("-")
+            if label != "O" and not (prefix in ("B", "I") and kind):
+                raise ValueError(f"label {label!r} is not O, B-TYPE or I-TYPE; or decode as 'tags'")
+            if prefix == "I" and f"B-{kind}" not in labels:
+                raise ValueError(f"label {label!r} cannot occur without B-{kind}")
+
 
 @dataclass(frozen=True)
 class AnswerOptions:
@@ -40,6 +51,11 @@ class AnswerOptions:
         """Refuses counts below one."""
         if self.n_best < 1 or self.max_answer_tokens < 1:
             raise ValueError("n_best and max_answer_tokens must be at least 1")
+
+    def check_labels(self, labels: tuple[str, ...]) -> None:
+        """Refuses labels: an answer has none."""
+        if labels:
+            raise ValueError("takes no labels")
 
 
 Options = TokenOptions | AnswerOptions
@@ -62,10 +78,14 @@ class TaskSpec:
     options: Options
 
     def __post_init__(self) -> None:
-        """Refuses names that could not prefix a graph output, and repeated labels."""
+        """Refuses names that could not prefix a graph output, and labels that do not fit."""
         check_task_name(self.name)
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"task {self.name!r}: labels repeat")
+        try:
+            self.options.check_labels(self.labels)
+        except ValueError as error:
+            raise ValueError(f"task {self.name!r}: {error}") from None
 
 
 def check_task_name(name: str) -> None:

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from trunkline.encode import TextEncoder
-from trunkline.errors import CheckpointError, ConfigError
+from trunkline.errors import CheckpointError
 from trunkline.files import recover_folder, replaced_folder
 from trunkline.kinds import parse_task
 from trunkline.pipeline import Pipeline
@@ -106,26 +106,24 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: It is missing, broken or of another version; names the file.
     """
-    if (folder / "best").exists() and not (folder / _META).exists():
-        folder = folder / "best"
     recover_folder(folder)
+    if not (folder / _META).exists():
+        recover_folder(folder / "best")
+        folder = folder / "best" if (folder / "best").exists() else folder
     meta = _read_json(folder / _META)
     if meta.get("format") != FORMAT:
         raise CheckpointError(folder / _META, f"has format {meta.get('format')!r}, not {FORMAT}")
     try:
         tasks = tuple(parse_task(task, f"tasks[{at}]") for at, task in enumerate(meta["tasks"]))
-        config = parse_config(meta["config"], str(folder / _META))
+        config = parse_config(meta["config"], _META)
         tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
         model = MultitaskModel(encoder_from_config(str(folder)), tasks, config.training.dropout)
         model.load_state_dict(load_file(folder / _WEIGHTS))
         progress = Progress(**meta["progress"])
         pad_id = int(meta["pad_id"])
-    except ConfigError as error:
-        raise CheckpointError(folder, str(error)) from None
-    except (KeyError, ValueError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(folder, f"is broken: {reason}; train again or copy it anew") from None
-    encoder = TextEncoder(tokenizer, config.rows.max_length, config.rows.overlap)
+        encoder = TextEncoder(tokenizer, config.rows.max_length, config.rows.overlap)
+    except Exception as error:  # tokenizers, safetensors and transformers have no narrower base
+        raise _broken(folder, error) from None
     return Checkpoint(model.eval(), encoder, pad_id, config, progress)
 
 
@@ -139,9 +137,17 @@ def load_state(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> No
         raise CheckpointError(folder, "holds no training state; resume from the folder 'last'")
     meta = _read_json(folder / _STATE_META)
     try:
-        tensors = load_file(folder / _STATE)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(folder / _STATE, f"is broken: {error}") from None
+        _restore(load_file(folder / _STATE), meta, optimizer, scheduler)
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        raise _broken(folder / _STATE, error) from None
+
+
+def _restore(
+    tensors: dict[str, Tensor],
+    meta: dict[str, Any],
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+) -> None:
     torch.set_rng_state(tensors.pop("random.cpu"))
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
@@ -171,6 +177,11 @@ def _save_state(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> N
     schedule["lr_lambdas"] = [None] * len(packed["param_groups"])
     meta = {"param_groups": packed["param_groups"], "scheduler": schedule}
     (folder / _STATE_META).write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _broken(path: Path, error: Exception) -> CheckpointError:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return CheckpointError(path, f"is broken: {reason}; train again or copy it anew")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

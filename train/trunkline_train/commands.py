@@ -26,9 +26,10 @@ def train(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     options = parser.parse_args(argv)
+    config = load_config(options.config, options.set)
+    # torch takes seconds to load: a wrong configuration is told before.
     from trunkline_train.loop import train as run
 
-    config = load_config(options.config, options.set)
     out = options.out or Path("runs") / config.name
     run(config, out, resume=options.resume)
     print(f"trained {config.name}: best checkpoint in {out / 'best'}, curves in {out}/curves.png")
@@ -48,11 +49,10 @@ def evaluate_model(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     config = load_config(options.config, options.set)
     pipeline = _pipeline(options.model)
-    missing = set(pipeline.tasks) - set(config.tasks)
-    if missing:
-        raise ConfigError(
-            f"{options.config}: has no task {sorted(missing)[0]!r}, which the model has"
-        )
+    for name, spec in pipeline.tasks.items():
+        if name not in config.tasks or config.tasks[name].kind != spec.kind:
+            reason = f"has no {spec.kind} task {name!r}, which the model has"
+            raise ConfigError(f"{options.config}: {reason}")
     scores = {}
     for name, spec in pipeline.tasks.items():
         examples = load_test(config.tasks[name], options.split)

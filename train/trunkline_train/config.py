@@ -25,6 +25,11 @@ class Limit:
     dev: int | None = None
     test: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses splits of nothing."""
+        if any(count is not None and count < 1 for count in (self.train, self.dev, self.test)):
+            raise ValueError("a limit must be at least 1; leave it out for all")
+
 
 @dataclass(frozen=True)
 class TaskConfig:
@@ -86,7 +91,7 @@ class TrainingConfig:
         attention_dropout: Inside the encoder's attention; None keeps the pretrained setting. 0
             lets fused attention kernels run, which take no dropout on the CPU.
         precision: Of the matrix products: `bf16` keeps fp32 weights and sums (autocast); `auto`
-            takes it where the hardware multiplies bf16 natively.
+            takes it on CUDA devices that have it.
         seed: Of initial weights, order and dropout.
         save_steps: Steps between checkpoints inside an epoch.
         device: `auto`, `cpu`, `cuda` or another torch device.

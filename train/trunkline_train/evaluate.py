@@ -11,7 +11,7 @@ from trunkline.pipeline import Document, Pipeline, Question
 from trunkline.scoring.entities import Entity, score_entities
 from trunkline.scoring.squad import score_answers
 from trunkline.tasks import TaskSpec, TokenOptions
-from trunkline_train.data.examples import AnswerExample, TokenExample
+from trunkline_train.data.examples import AnswerExample, Example, TokenExample
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,16 @@ def evaluate(spec: TaskSpec, pipeline: Pipeline, examples: Sequence[Any]) -> Sco
     return SCORERS[spec.kind](spec, pipeline, examples)
 
 
+def to_document(spec: TaskSpec, example: Example) -> Document:
+    """Returns what a client would send to have the task done on the example."""
+    if isinstance(example, AnswerExample):
+        question = Question(example.question, spec.name)
+        return Document(example.context, (question,), (spec.name,))
+    return Document(example.text, tasks=(spec.name,))
+
+
 def _score_tokens(spec: TaskSpec, pipeline: Pipeline, examples: Sequence[TokenExample]) -> Scores:
-    results = pipeline.analyze([Document(e.text, tasks=(spec.name,)) for e in examples])
+    results = pipeline.analyze([to_document(spec, example) for example in examples])
     predicted = [_spans(spec, result) for result in results]
     assert isinstance(spec.options, TokenOptions)
     if spec.options.aggregation == "tags":
@@ -85,9 +93,7 @@ def _score_tags(examples: Sequence[TokenExample], predicted: Sequence[list[Entit
 
 
 def _score_answers(spec: TaskSpec, pipeline: Pipeline, examples: Sequence[AnswerExample]) -> Scores:
-    results = pipeline.analyze(
-        [Document(e.context, (Question(e.question, spec.name),), (spec.name,)) for e in examples]
-    )
+    results = pipeline.analyze([to_document(spec, example) for example in examples])
     guesses = [_best_answer(result) for result in results]
     scores = score_answers([example.answers for example in examples], guesses)
     return Scores("f1", {"exact_match": scores.exact_match, "f1": scores.f1}, scores.n, {})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trunkline.decode.spans import unit_bounds
 from trunkline.encode import Row, TextEncoder, Tokens
 from trunkline.errors import DataError, InvalidInput
-from trunkline.tasks import TaskSpec
+from trunkline.tasks import TaskSpec, TokenOptions
 from trunkline_train.data.examples import AnswerExample, Example, TokenExample
 
 IGNORE = -100  # torch's cross entropy skips targets of this value
@@ -47,7 +47,7 @@ def _token_features(spec: TaskSpec, example: TokenExample, encoder: TextEncoder)
     tokens = encoder.tokenize(example.text, example.where)
     index = {label: at for at, label in enumerate(spec.labels)}
     labels = np.full(len(tokens), IGNORE, np.int64)
-    for token, tag in _unit_tags(tokens, example):
+    for token, tag in _unit_tags(spec, tokens, example):
         if tag not in index:
             known = ", ".join(spec.labels)
             raise DataError(example.where, f"label {tag!r} is not in the training data ({known})")
@@ -60,13 +60,14 @@ def _token_features(spec: TaskSpec, example: TokenExample, encoder: TextEncoder)
     return features
 
 
-def _unit_tags(tokens: Tokens, example: TokenExample) -> list[tuple[int, str]]:
+def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tuple[int, str]]:
     """Returns (first token, tag) of every unit, the tokenizer's words, which decoding reads.
 
     A word of the data that is several units, such as `Saint-Germain`, goes on inside its span.
     """
     if len(tokens) == 0:
         return []
+    joins = spec.options == TokenOptions("spans")
     firsts, _ = unit_bounds(tokens)
     starts = np.array([start for start, _ in example.words])
     words = np.searchsorted(starts, tokens.starts[firsts], side="right") - 1
@@ -74,7 +75,7 @@ def _unit_tags(tokens: Tokens, example: TokenExample) -> list[tuple[int, str]]:
     previous = -1
     for token, word in zip(firsts, words, strict=True):
         tag = example.tags[word]
-        inner = word == previous and tag.startswith("B-")
+        inner = joins and word == previous and tag.startswith("B-")
         tagged.append((int(token), "I-" + tag[2:] if inner else tag))
         previous = word
     return tagged

@@ -34,6 +34,9 @@ from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import load_pretrained, text_encoder
 from trunkline_train.report import Report
 
+# Kernels are built for each shape when it first comes: few shapes, few builds.
+_WIDTH_STEP = 16
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -124,7 +127,7 @@ def _step(
     tokens = 0
     for task in data:
         batch = [task.features[index] for index in task.batches.at(step)]
-        inputs, targets = collate(batch, checkpoint.pad_id, device)
+        inputs, targets = collate(batch, checkpoint.pad_id, device, checkpoint.encoder.max_length)
         head = model.head(task.spec.name)
         with precision:
             outputs = head(model.hidden(**inputs))
@@ -138,11 +141,16 @@ def _step(
 
 
 def collate(
-    batch: Sequence[Feature], pad_id: int, device: torch.device
+    batch: Sequence[Feature], pad_id: int, device: torch.device, most: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Pads a batch to its longest row; returns inputs [B, S] and targets [B, ...]."""
-    inputs = pad([feature.row for feature in batch], pad_id)
-    width = inputs["input_ids"].shape[1]
+    """Pads a batch to its longest row; returns inputs [B, S] and targets [B, ...].
+
+    The width is rounded up a little, but never above `most` tokens.
+    """
+    rows = [feature.row for feature in batch]
+    longest = max(len(row) for row in rows)
+    width = max(longest, min(-(-longest // _WIDTH_STEP) * _WIDTH_STEP, most))
+    inputs = pad(rows, pad_id, width)
     targets = {
         name: np.stack([_padded(feature.targets[name], width) for feature in batch])
         for name in batch[0].targets

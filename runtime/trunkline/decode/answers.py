@@ -1,9 +1,9 @@
 """Extractive question answering: start and end logits [S] per row to the n best answers.
 
 All windows are pooled. A candidate is a pair of document tokens i <= j with at most
-`max_answer_tokens` tokens, scored start[i] + end[j]; probabilities are taken over all candidates
-and "no answer", whose score is the lowest first-token start + end of any window, as in the
-official SQuAD v2 post-processing.
+`max_answer_tokens` tokens, neither of them white space, scored start[i] + end[j]; probabilities are
+taken over all candidates and "no answer", whose score is the lowest first-token start + end of any
+window, as in the official SQuAD v2 post-processing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trunkline.annotations import Answer, Answers
 from trunkline.decode.numeric import Floats, check_finite
-from trunkline.encode import Encoded, Row, Tokens
+from trunkline.encode import Encoded, Tokens
 from trunkline.tasks import AnswerOptions, TaskSpec
 
 
@@ -39,7 +39,7 @@ def decode_answers(
     options = spec.options
     assert isinstance(options, AnswerOptions)
     scores = _pool(encoded, starts, ends, options.max_answer_tokens)
-    null = float(min(start[0] + end[0] for start, end in zip(starts, ends, strict=True)))
+    null = min(float(start[0]) + float(end[0]) for start, end in zip(starts, ends, strict=True))
     top = max(float(scores.max()), null)
     weights = np.exp(scores - top)
     total = float(weights.sum()) + float(np.exp(null - top))
@@ -59,21 +59,27 @@ def _pool(
 
     A candidate seen by several windows keeps its highest score.
     """
-    count = len(encoded.tokens)
-    pooled = np.full((count, min(longest, count)), -np.inf)
+    tokens = encoded.tokens
+    pooled = np.full((len(tokens), min(longest, len(tokens))), -np.inf)
+    # Byte-level tokenizers make tokens of white space too.
+    barred = np.where(tokens.starts < tokens.ends, 0.0, -np.inf)
     for row, start, end in zip(encoded.rows, starts, ends, strict=True):
-        window = _window_scores(row, start, end, pooled.shape[1])
-        np.maximum(pooled[row.begin : row.end], window, out=pooled[row.begin : row.end])
+        part = slice(row.begin, row.end)
+        heads, tails = (
+            values[row.context].astype(np.float64) + barred[part] for values in (start, end)
+        )
+        window = _window_scores(heads, tails, pooled.shape[1])
+        np.maximum(pooled[part], window, out=pooled[part])
     return pooled
 
 
-def _window_scores(row: Row, start: Floats, end: Floats, longest: int) -> NDArray[np.float64]:
-    width = row.end - row.begin
-    tails = np.full(width + longest - 1, -np.inf)
-    tails[:width] = end[row.context]
-    scores: NDArray[np.float64] = start[
-        row.context, None
-    ] + np.lib.stride_tricks.sliding_window_view(tails, longest)
+def _window_scores(
+    heads: NDArray[np.float64], tails: NDArray[np.float64], longest: int
+) -> NDArray[np.float64]:
+    padded = np.append(tails, np.full(longest - 1, -np.inf))
+    scores: NDArray[np.float64] = heads[:, None] + np.lib.stride_tricks.sliding_window_view(
+        padded, longest
+    )
     return scores
 
 
@@ -81,7 +87,7 @@ def _best(scores: NDArray[np.float64], count: int) -> list[tuple[int, int]]:
     """Returns the `count` highest candidates as (first, last) token; ties go to the earlier."""
     flat = scores.ravel()
     count = min(count, int(np.isfinite(flat).sum()))
-    order = np.argsort(-flat, kind="stable")[:count] if count > 1 else [flat.argmax()]
+    order = [flat.argmax()] if count == 1 else np.argsort(-flat, kind="stable")[:count]
     firsts, lengths = np.divmod(order, scores.shape[1])
     return [(int(i), int(i + k)) for i, k in zip(firsts, lengths, strict=True)]
 

@@ -30,7 +30,7 @@ def read_answer_file(path: Path, task: TaskConfig) -> Iterator[AnswerExample]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
                     yield _nested(paragraph["context"], question, path)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(path, f"is not SQuAD JSON: {error!r}; see docs/data.md") from None
 
 
@@ -76,17 +76,17 @@ def _flat(row: Mapping[str, Any], path: Path | str, where: str) -> AnswerExample
             starts=tuple(row["answers"]["answer_start"]),
             where=where,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+        return _checked(example, path)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             path, f"{where} lacks id, question, context or answers: {error!r}"
         ) from None
-    return _checked(example, path)
 
 
 def _checked(example: AnswerExample, path: Path | str) -> AnswerExample:
     for answer, start in zip(example.answers, example.starts, strict=True):
         found = example.context[start : start + len(answer)]
-        if found != answer or not answer:
+        if start < 0 or found != answer or not answer:
             reason = f"answer_start {start} gives {found!r}, not the answer {answer!r}"
             raise DataError(path, f"question {example.id}: {reason}")
     if not example.question:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
@@ -40,13 +42,16 @@ def load_pretrained(name: str, attention_dropout: float | None = None) -> Pretra
     Raises:
         ConfigError: It cannot be loaded, or has no fast tokenizer.
     """
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         config = AutoConfig.from_pretrained(name)
         for key in _ATTENTION_DROPOUT if attention_dropout is not None else ():
             if hasattr(config, key):
                 setattr(config, key, attention_dropout)
-        encoder = AutoModel.from_pretrained(name, config=config)
+        # Some weights are stored in half precision: they are trained, and run, in full.
+        encoder = AutoModel.from_pretrained(name, config=config).float()
     except Exception as error:  # the hub client raises anything from OSError to ValueError
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -86,4 +91,4 @@ def longest_row(config: PretrainedConfig, pad_id: int) -> int:
 def encoder_from_config(folder: str) -> PreTrainedModel:
     """Returns an encoder with random weights, of the architecture in a folder's config.json."""
     model: PreTrainedModel = AutoModel.from_config(AutoConfig.from_pretrained(folder))
-    return model
+    return model.float()

@@ -1,0 +1,71 @@
+"""The small world, trained and exported once for all tests that use it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.small import Corpus
+    from trunkline import Model
+    from trunkline_train.checkpoint import Checkpoint
+
+# A test that asks the hub is wrong; it should fail at once, here and in subprocesses.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Tiny products gain nothing from threads, and lose much where the cores are busy.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write what is answered now to tests/golden"
+    )
+
+
+# Imports stand in the fixtures: most tests need no torch, which takes seconds to load.
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    from tests.small import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("small") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    from trunkline_train.loop import train
+
+    out = tmp_path_factory.mktemp("small") / "run"
+    train(corpus.load(), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def checkpoint(trained: Path) -> Checkpoint:
+    """The best checkpoint of the run, loaded; not to be changed."""
+    from trunkline_train.checkpoint import load_checkpoint
+
+    return load_checkpoint(trained)
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as a bundle; not to be changed."""
+    from trunkline_export.write import ExportOptions, export_bundle
+
+    out = tmp_path_factory.mktemp("small") / "bundle"
+    export_bundle(trained, out, ExportOptions(), say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_model(exported: Path) -> Model:
+    import trunkline
+
+    return trunkline.load(exported, 1)

@@ -1,0 +1,155 @@
+"""What goes wrong outside: pipes, encodings, disks, missing packages. In processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TRUNKLINE = [sys.executable, "-m", "trunkline"]
+# What decides on encodings and buffers is the test's to set.
+PLAIN = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8")
+}
+
+
+def run(*arguments: str | Path, given: bytes = b"", **environment: str) -> tuple[int, str, str]:
+    """Runs the command line; returns status, output and errors."""
+    done = subprocess.run(
+        [*TRUNKLINE, *arguments],
+        input=given,
+        capture_output=True,
+        check=False,
+        env={**PLAIN, **environment},
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+LOCALE = pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C.UTF-8"},
+        {"LC_ALL": "C"},
+        {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=["C.UTF-8", "C", "ascii", "latin-1"],
+)
+
+
+@LOCALE
+def test_input_that_is_not_utf_8_is_refused_in_one_line(
+    bundle: Path, locale: dict[str, str]
+) -> None:
+    given = "Ada lives in Zürich\n".encode("latin-1")
+    assert run("predict", bundle, given=given, **locale) == (
+        2,
+        "",
+        "trunkline predict: standard input: is not UTF-8; convert it first\n",
+    )
+
+
+@LOCALE
+def test_input_and_output_are_utf_8_in_every_locale(bundle: Path, locale: dict[str, str]) -> None:
+    status, out, errors = run("predict", bundle, given="Zürich 😀\n".encode(), **locale)
+    assert (status, errors) == (0, "")
+    assert json.loads(out)["text"] == "Zürich 😀"
+
+
+@pytest.mark.parametrize("arguments", [["predict"], ["inspect", "--json"], ["--help"]])
+def test_a_reader_that_goes_away_ends_it_quietly(bundle: Path, arguments: list[str]) -> None:
+    command = [*TRUNKLINE, *arguments] + ([] if arguments == ["--help"] else [str(bundle)])
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=PLAIN,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate(b"Ada lives in Rome.\n" * 300)
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_a_reader_that_takes_one_line_gets_it(bundle: Path) -> None:
+    process = subprocess.Popen(
+        [*TRUNKLINE, "predict", str(bundle)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=PLAIN,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"Ada lives in Rome.\n" * 3000)
+    process.stdin.close()
+    process.stdin = None
+    assert b'"text": "Ada lives in Rome."' in process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_one_line(bundle: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*TRUNKLINE, "predict", bundle, "Ada"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("trunkline predict: ")
+    assert "No space left" in line
+
+
+def without(modules: list[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Runs the command line as if packages were not installed."""
+    # None in sys.modules makes an import fail so.
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({modules!r}))\n"
+        "from trunkline.cli import main\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        ("train", "torch", "train"),
+        ("export", "onnx", "export"),
+        ("serve", "grpc", "serve"),
+        ("bench", "grpc", "serve"),
+    ],
+)
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(
+    command: str, module: str, extra: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ner.train").write_text("Ada B-PER\n")
+    (tmp_path / "config.toml").write_text(
+        'name = "x"\nencoder = "x"\n'
+        '[tasks.ner]\nkind = "token-classification"\ntrain = "ner.train"\ndev = "ner.train"\n'
+    )
+    assert without([module], command, tmp_path / "config.toml") == (
+        2,
+        "",
+        f"trunkline {command}: trunkline {command} needs {module}, which is not installed: "
+        f"pip install 'trunkline[{extra}]'\n",
+    )
+
+
+def test_the_base_commands_need_no_extra(bundle: Path) -> None:
+    extras = ["torch", "transformers", "datasets", "onnx", "grpc", "google.protobuf"]
+    for command in ("inspect", "verify"):
+        status, _, errors = without(extras, command, bundle)
+        assert (status, errors) == (0, "")

@@ -1,0 +1,187 @@
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trunkline import Model, __version__
+from trunkline.bundle import Gate, open_bundle, seal
+from trunkline.cli import COMMANDS, main
+from trunkline.structure import plain
+
+TEXT = "Ada opened an office in Bern."
+QUESTION = "Where is the office?"
+
+
+@pytest.fixture
+def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes standard output a terminal."""
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda stream: True)
+
+
+def out(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out.splitlines()
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "help"])
+def test_help_lists_every_command(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    shown = "\n".join(out(capsys))
+    assert all(f"trunkline {name} " in shown for name in COMMANDS)
+    assert all(command.summary in shown for command in COMMANDS.values())
+
+
+def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "trunkline predict" in "\n".join(out(capsys))
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version_is_shown(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    assert out(capsys) == [f"trunkline {__version__}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("predcit", " (did you mean 'predict'?)"), ("xyz", ""), ("--jsn", "")],
+)
+def test_an_unknown_command_is_refused_and_the_nearest_named(
+    name: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"trunkline {name}: no such command{near}; see trunkline --help"
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "predict"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: trunkline {command}" in "\n".join(out(capsys))
+
+
+@pytest.mark.parametrize("arguments", [["predict"], ["inspect", "a", "b"], ["verify", "a", "--x"]])
+def test_wrong_arguments_end_with_two(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert f"trunkline {arguments[0]}: error: " in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_130(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Model, "analyze", interrupt)
+    assert main(["predict", str(bundle), TEXT]) == 130
+    assert capsys.readouterr().err == "trunkline predict: interrupted\n"
+
+
+def test_inspect_shows_what_the_bundle_holds(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(bundle)]) == 0
+    first, encoder, *rest = out(capsys)
+    assert first.startswith(f"tiny version 1  ({bundle}, ")
+    assert "bert: 1 layers, 8 wide" in encoder
+    assert "rows of 128 tokens" in encoder
+    assert rest == [
+        "task     ner: token-classification  O B-PER I-PER B-LOC I-LOC",
+        "task     pos: token-classification  NOUN VERB X",
+        "task     qa: question-answering",
+        "graph    graphs/model.onnx: padded fp32, opset 17:"
+        " ner.logits pos.logits qa.start_logits qa.end_logits",
+    ]
+
+
+def test_inspect_shows_gates(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "gated")
+    gates = tuple(
+        Gate("graphs/model.onnx", "ner", "f1", 90.0, value, 1000, value > 89, "test")
+        for value in (89.8, 70.0)
+    )
+    seal(copy, replace(open_bundle(copy).manifest, gates=gates))
+    assert main(["inspect", str(copy)]) == 0
+    assert out(capsys)[-2:] == [
+        "gate     graphs/model.onnx ner: f1 89.80 (torch 90.00, n=1000) passed",
+        "gate     graphs/model.onnx ner: f1 70.00 (torch 90.00, n=1000) FAILED",
+    ]
+
+
+def test_inspect_as_json_is_the_manifest(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundle), "--json"]) == 0
+    (line,) = out(capsys)
+    assert json.loads(line) == json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    assert json.loads(line) == json.loads(json.dumps(plain(open_bundle(bundle).manifest)))
+
+
+def test_verify_tells_each_check(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(bundle)]) == 0
+    *checks, last = out(capsys)
+    assert checks == [
+        "hashes: 3 files as exported",
+        "graph: graphs/model.onnx loads and has every task's outputs",
+        "answers: 2 golden texts as exported",
+    ]
+    assert last.startswith(f"{bundle} is whole (")
+
+
+def test_predict_prints_json_to_a_pipe(
+    bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(bundle), TEXT, "--question", QUESTION]) == 0
+    (line,) = out(capsys)
+    assert json.loads(line) == model.analyze(TEXT, [QUESTION]).to_dict()
+
+
+@pytest.mark.usefixtures("terminal")
+def test_predict_prints_json_to_a_terminal_if_asked(
+    bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(bundle), "Zürich 😀", "--task", "ner", "--json"]) == 0
+    (line,) = out(capsys)
+    assert "Zürich 😀" in line
+    assert json.loads(line) == model.analyze("Zürich 😀", tasks=["ner"]).to_dict()
+
+
+@pytest.mark.usefixtures("terminal")
+def test_predict_prints_readably_to_a_terminal(
+    bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = [QUESTION, "Who?"]
+    arguments = [argument for question in questions for argument in ("--question", question)]
+    assert main(["predict", str(bundle), TEXT, *arguments]) == 0
+    result = model.analyze(TEXT, questions)
+    wanted = [TEXT]
+    for task, spans in result.tasks.items():
+        wanted += [f"  {task:<8} {s.label:<8} {s.text}  ({s.score:.2f})" for s in spans]
+    for asked in result.questions:
+        wanted.append(f"  ? {asked.question}")
+        wanted += [f"    {answer.text}  ({answer.score:.2f})" for answer in asked.answers]
+    assert out(capsys) == wanted
+
+
+@pytest.mark.usefixtures("terminal")
+def test_predict_says_if_there_is_no_answer(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(bundle), "", "--question", "Who?", "--task", "qa"]) == 0
+    assert out(capsys) == ["", "  ? Who?", "    no answer"]
+
+
+def test_tasks_may_be_repeated(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(bundle), TEXT, "--task", "pos", "--task", "ner"]) == 0
+    (line,) = out(capsys)
+    assert list(json.loads(line)["tasks"]) == ["pos", "ner"]

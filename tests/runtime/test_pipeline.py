@@ -1,0 +1,244 @@
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import trunkline
+from tests.runtime.samples import texts
+from tests.tiny import POISON, TASKS
+from trunkline import Answer, Document, DocumentResult, Model, Question, QuestionResult, Span
+from trunkline import pipeline as module
+from trunkline.encode import Row
+from trunkline.errors import InvalidInput, NotFound, RuntimeFault
+from trunkline.kinds import Output
+from trunkline.pipeline import Pipeline
+from trunkline.runner import RowOutputs, Runner
+
+TEXT = "Ada opened an office in Bern."
+LONG = "Ada lives in Zürich 😀 and IBM is in 東京. " * 20
+QUESTIONS = ["Where is the office?", "Who lives in Zürich?"]
+LONE = "a\ud800"
+
+
+class Counting:
+    """Notes how many rows and which outputs each run has."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.rows: list[int] = []
+        self.outputs: list[list[str]] = []
+
+    def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[RowOutputs]:
+        self.rows.append(len(rows))
+        self.outputs.append([output.name for output in outputs])
+        return self.runner.run(rows, outputs)
+
+
+@pytest.fixture
+def counted(model: Model) -> tuple[Pipeline, Counting]:
+    counting = Counting(model.pipeline.runner)
+    return Pipeline(TASKS, model.pipeline.encoder, counting), counting
+
+
+def two_asking(model: Model) -> Pipeline:
+    """Returns a pipeline with two question tasks, over the one head of the tiny graph."""
+    tasks = (*TASKS, replace(TASKS[2], name="qa-2"))
+    return Pipeline(tasks, model.pipeline.encoder, model.pipeline.runner)
+
+
+def chosen(pipeline: Pipeline, question: Question, tasks: tuple[str, ...] | None = None) -> str:
+    prepared = pipeline.prepare(Document(TEXT, (question,), tasks))
+    return prepared.asked[0].spec.name
+
+
+def test_a_text_gives_a_result_and_a_list_a_list(model: Model) -> None:
+    alone = model.analyze(TEXT, QUESTIONS)
+    assert isinstance(alone, DocumentResult)
+    assert model.analyze([TEXT], QUESTIONS) == [alone]
+    assert model.analyze((TEXT, TEXT), QUESTIONS) == [alone, alone]
+    assert model.analyze([]) == []
+
+
+def test_a_document_brings_its_own_questions_and_tasks(model: Model) -> None:
+    document = Document(TEXT, (Question(QUESTIONS[0], "qa"),), ("pos",))
+    result = model.analyze(document)
+    assert list(result.tasks) == ["pos"]
+    assert [asked.question for asked in result.questions] == QUESTIONS[:1]
+    mixed = model.analyze((document, TEXT), QUESTIONS[1:], ["ner"])
+    assert mixed == [result, model.analyze(TEXT, QUESTIONS[1:], ["ner"])]
+
+
+@given(st.lists(texts, max_size=5))
+@settings(max_examples=25)
+def test_a_list_gives_what_each_text_gives_alone(model: Model, given_: list[str]) -> None:
+    assert model.analyze(given_, QUESTIONS) == [model.analyze(text, QUESTIONS) for text in given_]
+
+
+def test_long_and_short_texts_together_give_what_each_gives_alone(model: Model) -> None:
+    given_ = [TEXT, LONG, "", "Rome", LONG + TEXT]
+    assert model.analyze(given_, QUESTIONS) == [model.analyze(text, QUESTIONS) for text in given_]
+
+
+def test_all_tasks_are_run_unless_some_are_named(model: Model) -> None:
+    assert list(model.analyze(TEXT).tasks) == ["ner", "pos"]
+    assert list(model.analyze(TEXT, tasks=["pos"]).tasks) == ["pos"]
+    assert list(model.analyze(TEXT, tasks=["pos", "ner", "pos"]).tasks) == ["pos", "ner"]
+    assert dict(model.analyze(TEXT, tasks=["qa"]).tasks) == {}
+    assert dict(model.analyze(TEXT, tasks=[]).tasks) == {}
+
+
+def test_a_task_named_gives_what_it_gives_among_all(model: Model) -> None:
+    for name in ("ner", "pos"):
+        alone = model.analyze(LONG, tasks=[name]).tasks[name]
+        assert alone == model.analyze(LONG).tasks[name]
+
+
+def test_only_wanted_rows_and_outputs_are_run(counted: tuple[Pipeline, Counting]) -> None:
+    pipeline, counting = counted
+    pipeline.analyze([Document(TEXT, tasks=("ner",))])
+    pipeline.analyze([Document(TEXT, (Question("Where?"),), ("qa",))])
+    pipeline.analyze([Document(TEXT, (Question("Where?"),), ("pos",))])
+    assert counting.rows == [1, 1, 2]
+    asking = ["qa.start_logits", "qa.end_logits"]
+    assert counting.outputs == [["ner.logits"], asking, ["pos.logits", *asking]]
+
+
+def test_documents_without_rows_run_nothing(counted: tuple[Pipeline, Counting]) -> None:
+    pipeline, counting = counted
+    result, _ = pipeline.analyze([Document("", (Question("Where?"),)), Document(TEXT, tasks=())])
+    assert counting.rows == []
+    assert result.tasks == {"ner": (), "pos": ()}
+    assert result.questions == (QuestionResult("Where?", "qa", (), 1.0),)
+
+
+def test_many_documents_are_run_in_groups_and_give_the_same(
+    counted: tuple[Pipeline, Counting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, counting = counted
+    documents = [Document(text) for text in (TEXT, LONG, TEXT, "", TEXT, TEXT, TEXT, TEXT)]
+    once = pipeline.analyze(documents)
+    counting.rows.clear()
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 3)
+    assert pipeline.analyze(documents) == once
+    long_rows = len(pipeline.prepare(documents[1]).rows)
+    assert counting.rows == [1, long_rows, 3, 2]
+
+
+def test_the_only_question_task_is_taken_unnamed(model: Model) -> None:
+    assert chosen(model.pipeline, Question("Where?")) == "qa"
+    assert chosen(model.pipeline, Question("Where?", "qa")) == "qa"
+    assert chosen(model.pipeline, Question("Where?"), ("ner",)) == "qa"
+
+
+def test_of_two_question_tasks_one_must_be_named(model: Model) -> None:
+    pipeline = two_asking(model)
+    assert chosen(pipeline, Question("Where?", "qa-2")) == "qa-2"
+    assert chosen(pipeline, Question("Where?"), ("ner", "qa-2")) == "qa-2"
+    for tasks in (None, ("ner",), ("qa", "qa-2")):
+        with pytest.raises(InvalidInput, match=r"task is meant; known: qa, qa-2$"):
+            chosen(pipeline, Question("Where?"), tasks)
+
+
+def test_a_model_without_question_tasks_refuses_questions(model: Model) -> None:
+    pipeline = Pipeline(TASKS[:2], model.pipeline.encoder, model.pipeline.runner)
+    with pytest.raises(InvalidInput, match="known: none") as caught:
+        chosen(pipeline, Question("Where?"))
+    assert caught.value.field == "document.questions[0].task"
+    with pytest.raises(NotFound, match="unknown question task 'qa'"):
+        chosen(pipeline, Question("Where?", "qa"))
+
+
+def test_an_unknown_task_is_not_found_and_the_nearest_named(model: Model) -> None:
+    with pytest.raises(NotFound, match=r"unknown task 'nerr'.*did you mean 'ner'.*ner, pos, qa"):
+        model.analyze(TEXT, tasks=["pos", "nerr"])
+    with pytest.raises(NotFound, match="unknown question task 'ner'; known: qa"):
+        model.analyze(Document(TEXT, (Question("Where?", "ner"),)))
+
+
+@pytest.mark.parametrize(
+    ("given_", "field"),
+    [
+        ([TEXT, LONE], "documents[1].text"),
+        ([Document(TEXT, (Question("x"), Question(LONE)))], "documents[0].questions[1].text"),
+        ([Document(TEXT, (Question("  "),))], "documents[0].questions[0].text"),
+        ([Document(TEXT, (Question("where " * 200),))], "documents[0].questions[0].text"),
+        ([Document(LONE, (Question("where " * 200),))], "documents[0].text"),
+    ],
+)
+def test_errors_name_the_field(model: Model, given_: list[str | Document], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        model.analyze(tuple(given_))
+    assert caught.value.field == field
+    assert str(caught.value) == f"{field}: {caught.value.reason}"
+
+
+@pytest.mark.parametrize("field", ["questions", "tasks"])
+def test_a_string_is_refused_where_a_list_is_meant(model: Model, field: str) -> None:
+    with pytest.raises(InvalidInput, match=f"{field}: give a list"):
+        model.analyze(TEXT, **{field: "ner"})  # type: ignore[arg-type]
+
+
+def test_nan_is_a_fault_that_names_the_task(model: Model) -> None:
+    with pytest.raises(RuntimeFault, match="pos: the model gave NaN"):
+        model.analyze(f"Ada {POISON}", tasks=["pos"])
+    assert model.analyze(TEXT, tasks=["pos"]).tasks["pos"]
+
+
+def test_the_json_form_is_what_the_design_says() -> None:
+    result = DocumentResult(
+        text="IBM opened an office in Bern.",
+        tasks={"ner": (Span(0, 3, "IBM", "ORG", 0.998004),), "pos": ()},
+        questions=(
+            QuestionResult("Where?", "qa", (Answer(24, 28, "Bern", 0.97),), 0.012345),
+            QuestionResult("Who?", "qa", (), 1.0),
+        ),
+    )
+    assert result.to_dict() == {
+        "text": "IBM opened an office in Bern.",
+        "tasks": {
+            "ner": [{"start": 0, "end": 3, "text": "IBM", "label": "ORG", "score": 0.998}],
+            "pos": [],
+        },
+        "questions": [
+            {
+                "question": "Where?",
+                "task": "qa",
+                "answers": [{"start": 24, "end": 28, "text": "Bern", "score": 0.97}],
+                "no_answer_score": 0.0123,
+            },
+            {"question": "Who?", "task": "qa", "answers": [], "no_answer_score": 1.0},
+        ],
+    }
+
+
+@given(texts)
+@settings(max_examples=40)
+def test_offsets_of_everything_found_are_into_the_original_text(model: Model, text: str) -> None:
+    result = model.analyze(text, QUESTIONS)
+    assert result.text == text
+    found: list[Span | Answer] = [span for spans in result.tasks.values() for span in spans]
+    found += [answer for asked in result.questions for answer in asked.answers]
+    for one in found:
+        assert one.text == text[one.start : one.end]
+        assert 0 <= one.score <= 1
+
+
+def test_eight_threads_get_what_one_gets(model: Model) -> None:
+    given_ = [TEXT, LONG, "", "Rome 😀", LONG + TEXT, "שלום سلام"] * 8
+    wanted = [model.analyze(text, QUESTIONS) for text in given_[:6]] * 8
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda text: model.analyze(text, QUESTIONS), given_)) == wanted
+
+
+def test_the_golden_texts_pass_the_self_test(model: Model) -> None:
+    assert model.self_test() == 2
+
+
+def test_a_path_may_be_a_string_and_threads_default_to_the_machine(bundle: Path) -> None:
+    model = trunkline.load(str(bundle))
+    assert model.manifest.name == "tiny"
+    assert [spec.name for spec in model.manifest.tasks] == ["ner", "pos", "qa"]

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pytest
+
+from tests.small import Corpus
+from trunkline.errors import ConfigError
+from trunkline.structure import plain
+from trunkline.tasks import AnswerOptions, TokenOptions
+from trunkline_train.config import Config, load_config, parse_config
+
+ROOT = Path(__file__).parents[2]
+NER = {"kind": "token-classification", "train": "ner.train"}
+
+
+def refusal(corpus: Corpus, *changes: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        corpus.load(*changes)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("nmae=1", "nmae: unknown key (did you mean 'name'?)"),
+        ("rows.max_lenght=9", "rows.max_lenght: unknown key (did you mean 'max_length'?)"),
+        ("training.epoch=1", "training.epoch: unknown key (did you mean 'epochs'?)"),
+        ("tasks.ner.trian=x", "tasks.ner.trian: unknown key (did you mean 'train'?)"),
+        ("tasks.ner.limit.tran=1", "tasks.ner.limit.tran: unknown key (did you mean 'train'?)"),
+        ("tasks.qa.options.nbest=1", "options.nbest: unknown key (did you mean 'n_best'?)"),
+        ("tasks.ner.options.n_best=1", "options.n_best: unknown key; known: aggregation"),
+    ],
+)
+def test_unknown_key_is_named_at_every_level(corpus: Corpus, change: str, told: str) -> None:
+    assert told in refusal(corpus, change)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("name=3", "name: expected str, got int 3"),
+        ("rows=5", "rows: expected a table, got int 5"),
+        ("tasks=[1]", "tasks: expected a table"),
+        ("training.epochs=two", "training.epochs: expected int, got str 'two'"),
+        ("training.epochs=2.5", "training.epochs: expected int"),
+        ("training.epochs=true", "training.epochs: expected int"),
+        ("training.learning_rate=true", "training.learning_rate: expected float"),
+        ("training.precision=fp8", "training.precision: expected one of 'auto', 'fp32', 'bf16'"),
+        ("tasks.ner.options.aggregation=words", "expected one of 'spans', 'tags'"),
+    ],
+)
+def test_wrong_type_is_named(corpus: Corpus, change: str, told: str) -> None:
+    assert told in refusal(corpus, change)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("training.epochs=0", "epochs and save_steps must be at least 1"),
+        ("training.save_steps=0", "epochs and save_steps must be at least 1"),
+        ("training.warmup=1.5", "warmup is a share"),
+        ("tasks.ner.batch_size=0", "tasks.ner: batch_size must be at least 1"),
+        ("tasks.ner.limit.train=0", "tasks.ner.limit: a limit must be at least 1"),
+        ("tasks.qa.options.n_best=0", "at least 1"),
+        ("tasks={}", "at least one is needed"),
+        ("tasks.NER={kind='token-classification', train='x'}", "task name 'NER'"),
+        (
+            "tasks.ner.kind=token-clasification",
+            "unknown kind of task 'token-clasification' (did you mean 'token-classification'?)",
+        ),
+    ],
+)
+def test_value_that_cannot_train_is_refused(corpus: Corpus, change: str, told: str) -> None:
+    assert told in refusal(corpus, change)
+
+
+def test_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^here: tasks.ner.train: missing$"):
+        parse_config({"name": "x", "encoder": "y", "tasks": {"ner": {"kind": NER["kind"]}}}, "here")
+
+
+def test_set_replaces_and_adds_values(corpus: Corpus) -> None:
+    changed = corpus.load(
+        "training.epochs=7",
+        "training.epochs=8",
+        "tasks.ner.limit.train=9",
+        "tasks.qa.options.max_answer_tokens=4",
+        "name=plain words",
+    )
+    assert changed.training.epochs == 8
+    assert changed.tasks["ner"].limit.train == 9
+    assert changed.tasks["qa"].decode_options() == AnswerOptions(n_best=3, max_answer_tokens=4)
+    assert changed.name == "plain words"
+    assert changed.training.learning_rate == corpus.load().training.learning_rate
+
+
+@pytest.mark.parametrize("change", ["epochs", "=3", "name.x=1", "training.epochs.x=1"])
+def test_set_that_fits_nowhere_is_refused(corpus: Corpus, change: str) -> None:
+    assert f"--set {change}" in refusal(corpus, change)
+
+
+def test_data_is_relative_to_the_file_and_set_to_the_working_folder(corpus: Corpus) -> None:
+    task = corpus.load("tasks.ner.dev=other.dev", "tasks.ner.test=hub:some/set#test").tasks["ner"]
+    assert task.train == str(corpus.folder / "ner.train")
+    assert (task.dev, task.test) == ("other.dev", "hub:some/set#test")
+
+
+def test_hub_names_and_absolute_paths_stay(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(
+        'name="x"\nencoder="some/encoder"\n[tasks.ner]\nkind="token-classification"\n'
+        'train="hub:some/set#train"\ntest="/data/ner.test"\n'
+    )
+    config = load_config(file)
+    assert config.encoder == "some/encoder"
+    assert config.tasks["ner"].train == "hub:some/set#train"
+    assert config.tasks["ner"].test == "/data/ner.test"
+    assert config.tasks["ner"].decode_options() == TokenOptions("spans")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"name = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML")]
+)
+def test_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=told):
+        load_config(file)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.toml: cannot be read"):
+        load_config(tmp_path / "nowhere.toml")
+
+
+def test_plain_values_read_back_as_the_same_configuration(corpus: Corpus) -> None:
+    config = corpus.load("tasks.ner.limit.train=9", "training.head_learning_rate=1")
+    assert parse_config(plain(config), "") == config
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda f: f.name)
+def test_shipped_configuration_is_valid(file: Path) -> None:
+    assert isinstance(load_config(file), Config)

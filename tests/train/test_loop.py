@@ -1,0 +1,216 @@
+import json
+import shutil
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.small import Corpus, sentences, write_conll
+from trunkline.errors import CheckpointError, ConfigError, DataError
+from trunkline_train import loop
+from trunkline_train.checkpoint import load_checkpoint
+from trunkline_train.config import Config
+from trunkline_train.loop import train
+from trunkline_train.report import Report
+
+# 3 steps an epoch (questions), 2 of sentences; few are enough to compare two runs.
+SHORT = (
+    "training.epochs=2",
+    "training.save_steps=2",
+    "tasks.ner.limit={train=12, dev=4}",
+    "tasks.qa.limit={train=20, dev=4}",
+)
+
+
+def log(run: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("tokens_per_second", None)
+    return lines
+
+
+def losses(run: Path, task: str) -> list[float]:
+    return [line["loss"][task] for line in log(run) if "loss" in line]
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Makes the run fail after its `at`-th step."""
+    step, done = Report.step, [0]
+
+    def failing(report: Report, seen: Mapping[str, float], tokens: int, rate: float) -> None:
+        step(report, seen, tokens, rate)
+        done[0] += 1
+        if done[0] == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Report, "step", failing)
+
+
+@pytest.fixture(scope="module")
+def config(corpus: Corpus) -> Config:
+    return corpus.load(*SHORT)
+
+
+@pytest.fixture(scope="module")
+def whole(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("loop") / "whole"
+    train(config, out)
+    return out
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    for name in ("last/model", "last/state", "best/model"):
+        before, after = (load_file(run / f"{name}.safetensors") for run in (one, two))
+        assert before.keys() == after.keys()
+        assert [key for key in before if not torch.equal(before[key], after[key])] == []
+    assert json.loads((one / "last/state.json").read_text()) == json.loads(
+        (two / "last/state.json").read_text()
+    )
+    assert log(one) == log(two)
+
+
+def test_the_loss_of_every_task_falls(trained: Path) -> None:
+    for task in ("ner", "qa"):
+        seen = losses(trained, task)
+        assert sum(seen[-5:]) < 0.8 * sum(seen[:5])
+
+
+def test_the_log_has_every_step_and_epoch(trained: Path) -> None:
+    lines = log(trained)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
+    epochs = [line for line in lines if "dev" in line]
+    assert [(line["epoch"], line["step"]) for line in epochs] == [
+        (1, 10),
+        (2, 20),
+        (3, 30),
+        (4, 40),
+    ]
+    assert set(epochs[0]["dev"]) == {"ner", "qa"}
+
+
+def test_curves_are_drawn(trained: Path) -> None:
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_best_is_the_epoch_with_the_highest_mean(trained: Path) -> None:
+    means = {
+        line["step"]: (line["dev"]["ner"]["f1"] + line["dev"]["qa"]["f1"]) / 2
+        for line in log(trained)
+        if "dev" in line
+    }
+    best = load_checkpoint(trained / "best").progress
+    assert best.step == max(means, key=lambda step: means[step])
+    assert best.best == pytest.approx(max(means.values()))
+    assert load_checkpoint(trained / "last").progress.step == 40
+
+
+def test_a_runs_folder_is_not_written_over(trained: Path, corpus: Corpus) -> None:
+    before = (trained / "log.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="holds a run; use --resume to go on, or another --out"):
+        train(corpus.load(), trained)
+    assert (trained / "log.jsonl").read_bytes() == before
+
+
+def test_the_same_configuration_gives_the_same_run(
+    config: Config, whole: Path, tmp_path: Path
+) -> None:
+    train(config, tmp_path / "again")
+    assert_same_run(whole, tmp_path / "again")
+
+
+@pytest.mark.parametrize("at", [3, 4, 5])
+def test_an_interrupted_run_goes_on_as_if_it_never_stopped(
+    config: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    out = tmp_path / "run"
+    interrupt(monkeypatch, at)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, out)
+    monkeypatch.undo()
+    assert load_checkpoint(out / "last").progress.step < 6
+    torch.rand(at)  # another process, another random state
+    train(config, out, resume=True)
+    assert_same_run(whole, out)
+
+
+def test_a_finished_run_resumes_to_itself(config: Config, whole: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    best = train(config, out, resume=True)
+    assert best.progress == load_checkpoint(whole).progress
+    assert_same_run(whole, out)
+
+
+@pytest.mark.parametrize("change", ["training.epochs=3", "training.seed=6", "tasks.qa.weight=2"])
+def test_another_configuration_cannot_resume(corpus: Corpus, whole: Path, change: str) -> None:
+    with pytest.raises(CheckpointError, match="trained by another configuration"):
+        train(corpus.load(*SHORT, change), whole, resume=True)
+
+
+def test_other_labels_cannot_resume(corpus: Corpus, tmp_path: Path) -> None:
+    path = tmp_path / "ner.train"
+    write_conll(path, sentences(30, 1))
+    config = corpus.load(*SHORT, f"tasks.ner.train={path}")
+    train(config, tmp_path / "run")
+    write_conll(path, [*sentences(30, 1), (("Bern", "B-MISC"),)])
+    changed = corpus.load(*SHORT, "tasks.ner.limit={dev=4}", f"tasks.ner.train={path}")
+    with pytest.raises(CheckpointError, match="or other labels"):
+        train(changed, tmp_path / "run", resume=True)
+
+
+def test_nothing_to_resume_is_one_line(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="last: is not a checkpoint"):
+        train(config, tmp_path / "nowhere", resume=True)
+
+
+def test_nothing_is_written_before_the_data_is_read(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere.conll: cannot be read"):
+        train(corpus.load("tasks.ner.train=nowhere.conll"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_device_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.device: 'quantum' cannot be used"):
+        train(corpus.load("training.device=quantum"), tmp_path / "run")
+
+
+def test_bf16_products_keep_full_weights(corpus: Corpus, tmp_path: Path) -> None:
+    short = (*SHORT, "training.epochs=1", "training.precision=bf16")
+    found = train(corpus.load(*short), tmp_path / "run")
+    assert {value.dtype for value in found.model.state_dict().values()} == {torch.float32}
+    assert all(bool(value.isfinite().all()) for value in found.model.state_dict().values())
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
+    factor = loop._schedule(100, 0.1)
+    rates = [factor(step) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1.0
+    falls = [later - earlier for earlier, later in pairwise(rates[10:])]
+    assert falls == pytest.approx([-1 / 90] * 90)
+    assert rates[100] == 0.0
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.001, 1.0])
+@pytest.mark.parametrize("total", [1, 2, 7])
+def test_every_step_has_a_rate_above_zero(total: int, warmup: float) -> None:
+    factor = loop._schedule(total, warmup)
+    rates = [factor(step) for step in range(total)]
+    assert all(0.0 < rate <= 1.0 for rate in rates)
+    assert max(rates) == 1.0
+
+
+def test_heads_have_their_own_rate(corpus: Corpus) -> None:
+    model = loop._prepare(corpus.load(*SHORT), None)[1].model
+    settings = corpus.load("training.learning_rate=1e-3", "training.head_learning_rate=5e-3")
+    rates = {
+        id(parameter): group["lr"]
+        for group in loop._optimizer(model, settings.training).param_groups
+        for parameter in group["params"]
+    }
+    assert {rates[id(parameter)] for parameter in model.encoder.parameters()} == {1e-3}
+    assert {rates[id(parameter)] for parameter in model.heads.parameters()} == {5e-3}
+    assert len(rates) == len(list(model.parameters()))
