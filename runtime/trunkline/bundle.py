@@ -129,7 +129,7 @@ class Bundle:
     @property
     def graph(self) -> Graph:
         """The padded fp32 graph, which every bundle has."""
-        return self.manifest.graphs[0]
+        return next(filter(_interoperable, self.manifest.graphs))
 
     def encoder(self) -> TextEncoder:
         """Returns the encoder of its texts.
@@ -208,11 +208,15 @@ def _read_manifest(file: Path) -> Manifest:
         specs = tuple(parse_task(task, f"tasks[{at}]") for at, task in enumerate(tasks))
     except (ValueError, AttributeError) as error:
         raise BundleError(file, str(error), _REBUILD) from None
-    if not manifest.graphs:
-        raise BundleError(file, "graphs: empty", _REBUILD)
+    if not any(map(_interoperable, manifest.graphs)):
+        raise BundleError(file, "graphs: none is padded fp32, which every bundle has", _REBUILD)
     if len({spec.name for spec in specs}) < len(specs):
         raise BundleError(file, "tasks: two have one name", _REBUILD)
     return replace(manifest, tasks=specs)
+
+
+def _interoperable(graph: Graph) -> bool:
+    return graph.layout == "padded" and graph.precision == "fp32"
 
 
 def _hashes(manifest: Manifest) -> dict[str, str]:

@@ -108,6 +108,7 @@ def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
     options.log_severity_level = 3
     # Idle threads must not take the cores from tokenising, decoding and gRPC.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Subnormal numbers, common in masked attention, are many times slower.
+    # Subnormal numbers, common in masked attention, are many times slower. The thread that loads
+    # the graph keeps the setting, for its own arithmetic too.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return options

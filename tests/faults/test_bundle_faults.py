@@ -188,7 +188,7 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
         MANIFEST,
         "label 'I-PER' cannot occur without B-PER",
     ),
-    "there are no graphs": (setting("graphs", to=[]), MANIFEST, "graphs: empty"),
+    "there are no graphs": (setting("graphs", to=[]), MANIFEST, "graphs: none is padded"),
     "a task has no output": (
         setting("tasks", 1, "name", to="chunk"),
         MANIFEST,

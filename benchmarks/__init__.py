@@ -1,1 +1,0 @@
-"""Measurements: run from the checkout, results in benchmarks/results/."""
