@@ -92,7 +92,7 @@ def _ask(bundle: Path) -> None:
 
 def _measure(bundle: Path) -> None:
     try:
-        _trunkline("bench", bundle, "--seconds", "6", "--rounds", "6")
+        _trunkline("bench", bundle, "--seconds", "3", "--rounds", "3")
     except TrunklineError as error:
         # A crowded machine has no honest latency; all that was to be shown has been shown.
         print(f"no latency table: {error}", flush=True)
