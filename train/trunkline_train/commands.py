@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from trunkline.bundle import MANIFEST, open_bundle
@@ -26,6 +27,8 @@ def train(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     options = parser.parse_args(argv)
+    if find_spec("torch") is None:  # said before any complaint about the configuration
+        raise ModuleNotFoundError("torch", name="torch")
     config = load_config(options.config, options.set)
     # torch takes seconds to load: a wrong configuration is told before.
     from trunkline_train.loop import train as run
