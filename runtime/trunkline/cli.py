@@ -35,7 +35,9 @@ COMMANDS = {
     "predict": Command("trunkline.commands:predict", "analyse texts with a bundle"),
     "serve": Command("trunkline_serve.commands:serve", "serve bundles over gRPC", "serve"),
     "bench": Command("trunkline_serve.commands:bench", "measure latency and throughput", "serve"),
-    "demo": Command("trunkline_serve.demo:demo", "train, export, serve and ask, once", "train"),
+    "demo": Command(
+        "trunkline_serve.demo:demo", "train, export, serve and ask, once", "train,export,serve"
+    ),
 }
 
 
@@ -88,7 +90,7 @@ def _run(name: str, arguments: list[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if not command.extra or missing == "trunkline":
             raise
-        raise MissingExtra(name, missing, command.extra) from None
+        raise MissingExtra(missing, command.extra) from None
 
 
 def _help() -> str:

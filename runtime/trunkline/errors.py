@@ -125,10 +125,9 @@ class RemoteError(TrunklineError):
 class MissingExtra(TrunklineError):
     """A command needs packages of an extra that is not installed."""
 
-    def __init__(self, command: str, module: str, extra: str) -> None:
+    def __init__(self, module: str, extra: str) -> None:
         super().__init__(
-            f"trunkline {command} needs {module}, which is not installed: "
-            f"pip install 'trunkline[{extra}]'"
+            f"needs {module}, which is not installed: pip install 'trunkline[{extra}]'"
         )
 
 

@@ -110,7 +110,7 @@ def _corpus() -> Path:
     """Returns the folder of the corpus, which ships with the training room."""
     found = importlib.util.find_spec("trunkline_train")
     if found is None or importlib.util.find_spec("torch") is None:
-        raise MissingExtra("demo", "torch", "train,export,serve")
+        raise MissingExtra("torch", "train,export,serve")
     return Path(str((found.submodule_search_locations or [""])[0])) / "demo"
 
 

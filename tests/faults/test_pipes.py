@@ -143,7 +143,7 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(
     assert without([module], command, tmp_path / "config.toml") == (
         2,
         "",
-        f"trunkline {command}: trunkline {command} needs {module}, which is not installed: "
+        f"trunkline {command}: needs {module}, which is not installed: "
         f"pip install 'trunkline[{extra}]'\n",
     )
 
