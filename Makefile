@@ -52,7 +52,7 @@ bench: $(SETUP) ## Run the benchmarks
 # the first import: most of these packages' modules are never imported.
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --no-compile -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[train,export,serve,dev]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[train,lora,tensorboard,export,serve,dev]'
 	touch $@
 
 $(ENCODER): $(SETUP)

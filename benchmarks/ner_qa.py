@@ -83,7 +83,7 @@ def _score(pipeline: Pipeline, examples: dict[str, list[Any]]) -> dict[str, Any]
         scores = evaluate(spec, pipeline, examples[name])
         seconds = time.perf_counter() - begin
         print(name, scores.metrics, f"n={scores.n}", f"{seconds:.0f} s", flush=True)
-        found[name] = {**plain(scores), "seconds": round(seconds, 1)}
+        found[name] = {**scores.to_dict(), "seconds": round(seconds, 1)}
     return found
 
 

@@ -65,6 +65,35 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def every_trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with tasks of every kind."""
+    from trunkline_train.config import load_config
+    from trunkline_train.loop import train
+
+    out = tmp_path_factory.mktemp("every") / "run"
+    train(load_config(corpus.every), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def every_checkpoint(every_trained: Path) -> Checkpoint:
+    """The best checkpoint of that run, loaded; not to be changed."""
+    from trunkline_train.checkpoint import load_checkpoint
+
+    return load_checkpoint(every_trained)
+
+
+@pytest.fixture(scope="session")
+def every_exported(every_trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run as a bundle; not to be changed."""
+    from trunkline_export.write import ExportOptions, export_bundle
+
+    out = tmp_path_factory.mktemp("every") / "bundle"
+    export_bundle(every_trained, out, ExportOptions(), say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="session")
 def small_model(exported: Path) -> Model:
     import trunkline
 

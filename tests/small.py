@@ -40,6 +40,7 @@ _PATTERNS = (
     "it rained in {l} .",
     "there it rained yesterday .",
 )
+_TOPICS = ("life", "life", "life", "culture", "weather", "weather")  # of the patterns
 _ASKED = (  # pattern, question, the answer and another gold answer
     ("{p} lives in {l}.", "Where does {p} live?", "{l}", "in {l}"),
     ("{p} met {q} in {l}.", "Whom did {p} meet?", "{q}", "{q} in {l}"),
@@ -56,6 +57,7 @@ class Corpus:
     Attributes:
         encoder: A folder that AutoModel and AutoTokenizer load.
         config: A configuration of the tasks `ner` and `qa` over the files beside it.
+        every: One of those tasks and of `topic`, `names` (many labels) and `named` (pairs).
     """
 
     folder: Path
@@ -68,8 +70,12 @@ class Corpus:
     def config(self) -> Path:
         return self.folder / "config.toml"
 
+    @property
+    def every(self) -> Path:
+        return self.folder / "every.toml"
+
     def load(self, *changes: str) -> Config:
-        """Returns the configuration with some values replaced."""
+        """Returns the configuration of `ner` and `qa` with some values replaced."""
         return load_config(self.config, changes)
 
 
@@ -84,7 +90,11 @@ def write_corpus(folder: Path) -> Corpus:
     write_squad(folder / "qa.train.json", 40, 4)
     write_squad(folder / "qa.dev.json", 8, 5)
     write_squad(folder / "qa.test.json", 8, 6)
-    corpus.config.write_text(_CONFIG.format(encoder=corpus.encoder.as_posix()))
+    for split, count, seed in (("train", 60, 8), ("dev", 20, 9), ("test", 20, 10)):
+        write_texts(folder / f"texts.{split}.jsonl", count, seed)
+    text = _CONFIG.format(encoder=corpus.encoder.as_posix())
+    corpus.config.write_text(text)
+    corpus.every.write_text(text + _TEXTS)
     return corpus
 
 
@@ -103,6 +113,7 @@ head_learning_rate = 2e-2
 precision = "fp32"
 device = "cpu"
 seed = 5
+cache = ""
 
 [tasks.ner]
 kind = "token-classification"
@@ -118,6 +129,36 @@ dev = "qa.dev.json"
 test = "qa.test.json"
 batch_size = 8
 options = {{ n_best = 3 }}
+"""
+
+
+_TEXTS = """
+[tasks.topic]
+kind = "text-classification"
+train = "texts.train.jsonl"
+dev = "texts.dev.jsonl"
+test = "texts.test.jsonl"
+column = "topic"
+batch_size = 8
+
+[tasks.names]
+kind = "text-classification"
+train = "texts.train.jsonl"
+dev = "texts.dev.jsonl"
+test = "texts.test.jsonl"
+column = "names"
+batch_size = 8
+options = { multi_label = true }
+
+[tasks.named]
+kind = "text-classification"
+train = "texts.train.jsonl"
+dev = "texts.dev.jsonl"
+test = "texts.test.jsonl"
+column = "named"
+text_pair = "person"
+batch_size = 8
+options = { pair = true }
 """
 
 
@@ -207,6 +248,23 @@ def _iob1(tags: Sequence[str]) -> Iterator[str]:
     for previous, tag in pairwise(["O", *tags]):
         kept = tag.startswith("B-") and previous[2:] == tag[2:]
         yield tag if kept or tag == "O" else f"I-{tag[2:]}"
+
+
+def write_texts(path: Path, count: int, seed: int) -> None:
+    """Writes texts with their topic, the sorts of names in them, and if a person is named."""
+    chosen = random.Random(seed)
+    lines = []
+    for number in range(count):
+        at = number % len(_PATTERNS)
+        person, other, place = _names(chosen)
+        pattern = _PATTERNS[at]
+        names = [name for name, mark in (("person", "{p}"), ("place", "{l}")) if mark in pattern]
+        asked = chosen.choice((person, other))
+        text = pattern.format(p=person, q=other, l=place)
+        named = "yes" if asked in text else "no"
+        row = {"text": text, "topic": _TOPICS[at], "names": names, "person": asked, "named": named}
+        lines.append(json.dumps(row))
+    _write(path, "\n".join(lines) + "\n")
 
 
 def write_squad(path: Path, count: int, seed: int) -> None:

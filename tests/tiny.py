@@ -29,7 +29,7 @@ from trunkline.golden import write_golden
 from trunkline.kinds import Output, task_outputs
 from trunkline.pipeline import Pipeline
 from trunkline.runner import OrtRunner
-from trunkline.tasks import AnswerOptions, TaskSpec, TokenOptions
+from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 
 # A text with this word gives NaN.
 POISON = "poison"
@@ -43,6 +43,11 @@ TASKS = (
     ),
     TaskSpec("pos", "token-classification", ("NOUN", "VERB", "X"), TokenOptions("tags")),
     TaskSpec("qa", "question-answering", (), AnswerOptions(n_best=2)),
+    TaskSpec("topic", "text-classification", ("arts", "trade", "sport"), TextOptions()),
+    TaskSpec(
+        "mood", "text-classification", ("calm", "glad", "loud"), TextOptions(multi_label=True)
+    ),
+    TaskSpec("match", "text-classification", ("same", "other"), TextOptions(pair=True)),
 )
 
 _WORDS = """
@@ -76,7 +81,7 @@ def build_tiny_bundle(folder: Path, name: str = "tiny", version: int = 1) -> Pat
 def _golden() -> list[Document]:
     return [
         Document("IBM opened an office in Bern.", (Question("Where is the office?", "qa"),)),
-        Document("Ada lives in Zürich 😀 and works in 東京."),
+        Document("Ada lives in Zürich 😀 and works in 東京.", text_pair="Who lives in Zürich?"),
     ]
 
 
@@ -166,13 +171,17 @@ def _head(
     # Divided by powers of two, so that all stays exact.
     weights[f"{name}.own"] = (random.integers(-4, 5, (_HIDDEN, width)) / 4).astype(np.float32)
     weights[f"{name}.mixed"] = (random.integers(-4, 5, (_HIDDEN, width)) / 64).astype(np.float32)
-    per_token = "labels" in output.axes
-    last = name if per_token else f"{name}.wide"
+    if "sequence" not in output.axes:
+        # The whole row's embeddings are summed before.
+        nodes = [helper.make_node("MatMul", ["row", f"{name}.mixed"], [f"{name}.whole"])]
+        return [*nodes, helper.make_node("Squeeze", [f"{name}.whole", "one"], [name])]
+    per_label = "labels" in output.axes
+    last = name if per_label else f"{name}.wide"
     nodes = [
         helper.make_node("MatMul", ["tokens", f"{name}.own"], [f"{name}.a"]),
         helper.make_node("MatMul", ["mixed", f"{name}.mixed"], [f"{name}.b"]),
         helper.make_node("Add", [f"{name}.a", f"{name}.b"], [last]),
     ]
-    if not per_token:
+    if not per_label:
         nodes.append(helper.make_node("Squeeze", [last, "last"], [name]))
     return nodes

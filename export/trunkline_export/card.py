@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trunkline.bundle import Gate, Manifest
+from trunkline.tasks import TaskSpec
 
 
 def model_card(manifest: Manifest) -> str:
@@ -22,10 +23,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         "| task | kind | labels |",
         "|---|---|---|",
-        *(
-            f"| {spec.name} | {spec.kind} | {', '.join(spec.labels) or '-'} |"
-            for spec in manifest.tasks
-        ),
+        *map(_task_row, manifest.tasks),
         "",
         "## Data",
         "",
@@ -42,11 +40,21 @@ def model_card(manifest: Manifest) -> str:
         "```python",
         "import trunkline",
         f'model = trunkline.load("{manifest.name}")',
-        'print(model.analyze("Some text.").to_dict())',
+        f'print(model.analyze("Some text."{_pair(manifest)}).to_dict())',
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _task_row(spec: TaskSpec) -> str:
+    kind = f"{spec.kind} of pairs" if spec.pair else spec.kind
+    return f"| {spec.name} | {kind} | {', '.join(spec.labels) or '-'} |"
+
+
+def _pair(manifest: Manifest) -> str:
+    reads_pairs = any(spec.pair for spec in manifest.tasks)
+    return ', text_pair="Another text."' if reads_pairs else ""
 
 
 def _data(manifest: Manifest) -> list[str]:

@@ -45,7 +45,8 @@ def measure(
     for spec in checkpoint.tasks:
         given = examples[spec.name]
         if not given:
-            raise DataError(checkpoint.config.tasks[spec.name].train, "has no dev examples")
+            where = ", ".join(checkpoint.config.tasks[spec.name].sources("train"))
+            raise DataError(where, "has no dev examples")
         before, after = (evaluate(spec, one, given) for one in (reference, pipeline))
         gates.append(
             Gate(

@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from trunkline.annotations import Answer, DocumentResult, Span
+from trunkline.annotations import Answer, DocumentResult, Label, Span
 from trunkline.bundle import Graph
 from trunkline.decode.numeric import Floats
 from trunkline.errors import TrunklineError
-from trunkline.kinds import task_outputs
+from trunkline.kinds import Output, task_outputs
 from trunkline.pipeline import Document, Pipeline
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.torch_runner import TorchRunner
@@ -23,6 +23,7 @@ VALUE_TOLERANCE = 1e-3
 SCORE_TOLERANCE = 1e-3
 
 Inputs = dict[str, NDArray[np.int64]]
+Annotation = Span | Label | Answer
 
 
 class ParityError(TrunklineError):
@@ -58,14 +59,15 @@ def check_values(path: Path, checkpoint: Checkpoint) -> float:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    outputs = [output for spec in checkpoint.tasks for output in task_outputs(spec)]
+    names = [output.name for output in outputs]
     reference = TorchRunner(checkpoint.model, checkpoint.pad_id)
     worst = 0.0
     for inputs in ragged_grid(checkpoint):
         given = {name: inputs[name] for name in checkpoint.model.inputs}
         wanted = reference.forward(given, names)
-        for name, want, got in zip(names, wanted, session.run(names, given), strict=True):
-            worst = max(worst, _difference(name, inputs["attention_mask"], want, got))
+        for output, want, got in zip(outputs, wanted, session.run(names, given), strict=True):
+            worst = max(worst, _difference(output, inputs["attention_mask"], want, got))
     return worst
 
 
@@ -106,20 +108,30 @@ def check_answers(
     return count
 
 
-def _annotations(result: DocumentResult) -> list[Sequence[Span | Answer]]:
-    return [*result.tasks.values(), *(question.answers for question in result.questions)]
+def _annotations(result: DocumentResult) -> list[Sequence[Annotation]]:
+    answers = (question.answers for question in result.questions)
+    return [*(_in_order(found) for found in result.tasks.values()), *answers]
 
 
-def _place(one: Span | Answer) -> tuple[int, int, str]:
+def _in_order(found: Sequence[Span | Label]) -> list[Span | Label]:
+    """Returns labels by name, spans as they are: labels of near scores may change places."""
+    return sorted(found, key=lambda one: one.label if isinstance(one, Label) else "")
+
+
+def _place(one: Annotation) -> tuple[int, int, str]:
+    if isinstance(one, Label):
+        return 0, 0, one.label
     return one.start, one.end, one.label if isinstance(one, Span) else ""
 
 
-def _difference(name: str, mask: NDArray[np.int64], want: Floats, got: Floats) -> float:
+def _difference(output: Output, mask: NDArray[np.int64], want: Floats, got: Floats) -> float:
+    name = output.name
     if want.shape != got.shape:
         raise ParityError(f"{name}: shape {want.shape} became {got.shape}")
     if np.isnan(got).any():
         raise ParityError(f"{name}: NaN at lengths {mask.sum(axis=1).tolist()}")
-    real = mask.astype(bool)
+    # Of an output per row, all rows count that are not padding alone.
+    real = mask.astype(bool) if "sequence" in output.axes else mask.any(axis=1)
     difference = float(np.abs(want[real] - got[real]).max(initial=0.0))
     if difference > VALUE_TOLERANCE:
         lengths = mask.sum(axis=1).tolist()

@@ -105,14 +105,20 @@ def export_bundle(
 
 
 def sample_documents(checkpoint: Checkpoint) -> list[Document]:
-    """Returns the sample texts that ship with the exporter, with questions if the model answers."""
+    """Returns the sample texts that ship with the exporter, with what the model's tasks read.
+
+    That is questions if the model answers, and second texts if a task reads pairs.
+    """
     asking = [spec.name for spec in checkpoint.tasks if find_kind(spec.kind).asks]
-    text_only = tuple(s.name for s in checkpoint.tasks if not find_kind(s.kind).asks)
+    others = [spec for spec in checkpoint.tasks if not find_kind(spec.kind).asks]
+    reads_pairs = any(spec.pair for spec in others)
     lines = resources.files("trunkline_export").joinpath("samples.jsonl").read_text("utf-8")
     documents = []
     for line in map(json.loads, lines.splitlines()):
+        text, pair = line["text"] * line.get("times", 1), line["pair"] if reads_pairs else None
         questions = [Question(text, task) for text in line["questions"] for task in asking]
-        documents.append(Document(line["text"] * line.get("times", 1), tuple(questions), text_only))
+        wanted = tuple(spec.name for spec in others if pair is not None or not spec.pair)
+        documents.append(Document(text, tuple(questions), wanted, pair))
     return documents
 
 
@@ -172,7 +178,8 @@ def _encoder(name: str, model_type: str) -> str:
 
 def _sources(task: TaskConfig) -> list[str]:
     limit = f" (at most {task.limit.train} examples)" if task.limit.train else ""
-    return [_public(task.train) + limit, *(_public(s) for s in (task.dev, task.test) if s)]
+    train = [_public(source) + limit for source in task.sources("train")]
+    return [*train, *(_public(s) for split in ("dev", "test") for s in task.sources(split))]
 
 
 def _public(source: str) -> str:

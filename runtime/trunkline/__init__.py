@@ -5,7 +5,7 @@ model = trunkline.load("bundle")
 result = model.analyze("IBM opened an office in Bern.", questions=["Where did IBM open it?"])
 """
 
-from trunkline.annotations import Answer, DocumentResult, QuestionResult, Span
+from trunkline.annotations import Answer, DocumentResult, Label, QuestionResult, Span
 from trunkline.model import Model, load
 from trunkline.pipeline import Document, Question
 
@@ -15,6 +15,7 @@ __all__ = [
     "Answer",
     "Document",
     "DocumentResult",
+    "Label",
     "Model",
     "Question",
     "QuestionResult",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _DIGITS = 4  # of a printed probability
+_SHOWN = 0.005  # a label that would be shown as (0.00) says nothing to a person
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Span:
     label: str
     score: float
 
+    def __str__(self) -> str:
+        """Returns label, piece and score, for a person."""
+        return f"{self.label:<8} {self.text}  ({self.score:.2f})"
+
     def to_dict(self) -> dict[str, object]:
         """Returns the JSON form."""
         return {
@@ -37,6 +42,26 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Label:
+    """What a whole text, or pair of texts, is; `score` is the label's probability, in [0, 1]."""
+
+    label: str
+    score: float
+
+    def __str__(self) -> str:
+        """Returns label and score, for a person."""
+        return f"{self.label}  ({self.score:.2f})"
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the JSON form."""
+        return {"label": self.label, "score": round(self.score, _DIGITS)}
+
+
+Annotations = tuple[Span, ...] | tuple[Label, ...]
+"""What a task found in a text: spans in the order of the text, or labels, best first."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """An answer to a question; `score` is its probability among all admissible answers."""
 
@@ -44,6 +69,10 @@ class Answer:
     end: int
     text: str
     score: float
+
+    def __str__(self) -> str:
+        """Returns answer and score, for a person."""
+        return f"{self.text}  ({self.score:.2f})"
 
     def to_dict(self) -> dict[str, object]:
         """Returns the JSON form."""
@@ -90,13 +119,31 @@ class DocumentResult:
     """Everything one document was asked for: annotations per task, answers per question."""
 
     text: str
-    tasks: Mapping[str, tuple[Span, ...]]
+    tasks: Mapping[str, Annotations]
     questions: tuple[QuestionResult, ...]
+    text_pair: str | None = None
+
+    def __str__(self) -> str:
+        """Returns all of it as lines, for a person."""
+        lines = [self.text]
+        if self.text_pair is not None:
+            lines.append(f"  & {self.text_pair}")
+        for task, found in self.tasks.items():
+            shown = [one for one in found if isinstance(one, Span) or one.score >= _SHOWN]
+            lines += [f"  {task:<8} {one}" for one in shown]
+        for question in self.questions:
+            lines.append(f"  ? {question.question}")
+            lines += [f"    {answer}" for answer in question.answers]
+            if not question.answers:
+                lines.append("    no answer")
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
         """Returns the JSON form, which `trunkline predict --json` prints."""
+        pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
         return {
             "text": self.text,
+            **pair,
             "tasks": {
                 name: [item.to_dict() for item in found] for name, found in self.tasks.items()
             },

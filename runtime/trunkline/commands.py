@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trunkline.annotations import DocumentResult
 from trunkline.bundle import Bundle, open_bundle
 from trunkline.errors import InvalidInput
 from trunkline.model import Model, load
@@ -55,6 +54,9 @@ def predict(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("trunkline predict", description="Analyse texts.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("text", nargs="?", default="-", help="a text, or - to read one per line")
+    parser.add_argument(
+        "--text-pair", metavar="TEXT", help="the second text, for tasks that read a pair"
+    )
     parser.add_argument("--task", action="append", help="only this task; may be repeated")
     parser.add_argument("--question", action="append", default=[], help="may be repeated")
     parser.add_argument("--json", action="store_true", help="JSON lines, also on a terminal")
@@ -62,8 +64,9 @@ def predict(argv: Sequence[str]) -> int:
     model = load(options.bundle)
     as_json = options.json or not sys.stdout.isatty()
     for texts in _texts(options.text):
-        for result in model.analyze(texts, options.question, options.task):
-            shown = json.dumps(result.to_dict(), ensure_ascii=False) if as_json else show(result)
+        results = model.analyze(texts, options.question, options.task, text_pair=options.text_pair)
+        for result in results:
+            shown = json.dumps(result.to_dict(), ensure_ascii=False) if as_json else str(result)
             print(shown, flush=True)
     return 0
 
@@ -98,7 +101,8 @@ def _describe(bundle: Bundle) -> list[str]:
         f" rows of {facts.max_length} tokens",
     ]
     for spec in manifest.tasks:
-        lines.append(f"task     {spec.name}: {spec.kind}  {' '.join(spec.labels)}".rstrip())
+        kind = f"{spec.kind} of pairs" if spec.pair else spec.kind
+        lines.append(f"task     {spec.name}: {kind}  {' '.join(spec.labels)}".rstrip())
     for graph in manifest.graphs:
         outputs = " ".join(tensor.name for tensor in graph.outputs)
         lines.append(
@@ -112,17 +116,3 @@ def _describe(bundle: Bundle) -> list[str]:
             f" (torch {gate.reference:.2f}, n={gate.n}) {verdict}"
         )
     return lines
-
-
-def show(result: DocumentResult) -> str:
-    """Returns a result as text for a person."""
-    lines = [result.text]
-    for task, spans in result.tasks.items():
-        for span in spans:
-            lines.append(f"  {task:<8} {span.label:<8} {span.text}  ({span.score:.2f})")
-    for question in result.questions:
-        lines.append(f"  ? {question.question}")
-        lines += [f"    {answer.text}  ({answer.score:.2f})" for answer in question.answers]
-        if not question.answers:
-            lines.append("    no answer")
-    return "\n".join(lines)

@@ -18,7 +18,7 @@ from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from trunkline.errors import InvalidInput
 
@@ -137,7 +137,7 @@ class TextEncoder:
         self._tokenizer.encode_special_tokens = True
         self._single = _probe(self._tokenizer, pair=False)
         self._pair = _probe(self._tokenizer, pair=True)
-        self._special = np.concatenate(self._single.ids + self._pair.ids)
+        self._special = np.unique(np.concatenate(self._single.ids + self._pair.ids))
         if overlap < 0 or max_length - self._pair.size < 2 * (overlap + 1):
             raise ValueError(f"overlap {overlap} does not fit rows of {max_length} tokens")
         self.max_length = max_length
@@ -163,17 +163,33 @@ class TextEncoder:
         Raises:
             InvalidInput: The text holds lone surrogates, which no encoding of Unicode allows.
         """
+        return self.tokenize_batch([text], [field])[0]
+
+    def tokenize_batch(self, texts: Sequence[str], fields: Sequence[str]) -> list[Tokens]:
+        """Tokenises whole texts, on as many threads as the `tokenizers` library takes.
+
+        Args:
+            texts: One of white space alone has no tokens.
+            fields: What each text is called in errors.
+
+        Raises:
+            InvalidInput: A text holds lone surrogates, which no encoding of Unicode allows.
+        """
+        given = ["" if text.isspace() else text for text in texts]
         try:
             # Unlike `encode`, `encode_batch` lets other threads run while it works.
-            given = "" if text.isspace() else text
-            (encoding,) = self._tokenizer.encode_batch([given], add_special_tokens=False)
+            encodings = self._tokenizer.encode_batch(given, add_special_tokens=False)
         except TypeError:
+            field = next(field for text, field in zip(texts, fields, strict=True) if _broken(text))
             raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
+        return [self._tokens(*pair) for pair in zip(texts, encodings, strict=True)]
+
+    def _tokens(self, text: str, encoding: Encoding) -> Tokens:
         starts, ends = _visible_bounds(text, encoding.offsets)
         units = np.array([-1 if unit is None else unit for unit in encoding.word_ids], np.int64)
         ids = np.array(encoding.ids, np.int64)
         # Vocabularies of sentencepiece hold the separator as a word: a text must not write it.
-        written = np.isin(ids, self._special)
+        written = (ids[:, None] == self._special).any(axis=1)
         if written.any():
             ids[written] = self._unknown
         return Tokens(text, ids, starts, ends, units)
@@ -200,6 +216,11 @@ class TextEncoder:
         room = self.max_length - template.size - sum(len(part) for part in parts)
         windows = _windows(len(document), room, min(self.overlap, room // 2))
         return tuple(_row(template, parts, document.ids, window) for window in windows)
+
+
+def _broken(text: str) -> bool:
+    """Tells if a text holds lone surrogates."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _visible_bounds(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:

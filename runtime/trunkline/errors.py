@@ -80,6 +80,10 @@ class CheckpointError(TrunklineError):
         super().__init__(f"{path}: {reason}")
 
 
+class TrainingFault(TrunklineError):
+    """Training cannot go on: a loss is not finite, or memory ran out; the message says what to do."""
+
+
 class BundleError(TrunklineError):
     """A bundle is missing, broken or altered.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,22 @@ def write_whole(path: Path, text: str) -> None:
     aside.write_text(text, encoding="utf-8")
     _sync(aside)
     aside.replace(path)
+
+
+@contextmanager
+def replaced_file(target: Path) -> Iterator[Path]:
+    """Gives a path to write that takes the place of `target` if the block succeeds.
+
+    Each call has a path of its own: of several writers at once the last one stays, whole.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = _beside(target, f"{secrets.token_hex(4)}.new")
+    try:
+        yield aside
+        _sync(aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -12,6 +12,7 @@ from trunkline.errors import BundleError
 from trunkline.pipeline import Document, Pipeline, Question
 
 _SCORE_TOLERANCE = 0.01  # other CPUs sum in another order
+_LABEL = {"label", "score"}  # the keys of a label's JSON form
 
 
 def write_golden(path: Path, results: Sequence[DocumentResult]) -> None:
@@ -38,7 +39,7 @@ def check_golden(path: Path, pipeline: Pipeline) -> int:
 
 def _document(line: Mapping[str, Any]) -> Document:
     questions = tuple(Question(asked["question"], asked["task"]) for asked in line["questions"])
-    return Document(line["text"], questions, tuple(line["tasks"]))
+    return Document(line["text"], questions, tuple(line["tasks"]), line.get("text_pair"))
 
 
 def _difference(want: Any, got: Any, where: str) -> str:
@@ -48,7 +49,15 @@ def _difference(want: Any, got: Any, where: str) -> str:
     if isinstance(want, dict) and isinstance(got, dict) and want.keys() == got.keys():
         pairs = [(want[key], got[key], f"{where}.{key}".lstrip(".")) for key in want]
     elif isinstance(want, list) and isinstance(got, list) and len(want) == len(got):
-        pairs = [(a, b, f"{where}[{at}]") for at, (a, b) in enumerate(zip(want, got, strict=True))]
+        both = zip(_in_order(want), _in_order(got), strict=True)
+        pairs = [(a, b, f"{where}[{at}]") for at, (a, b) in enumerate(both)]
     else:
         return "" if want == got else f"{where}: {want!r} became {got!r}"
     return next((found for a, b, at in pairs if (found := _difference(a, b, at))), "")
+
+
+def _in_order(items: list[Any]) -> list[Any]:
+    """Returns labels by name, other things as they are: labels of near scores may change places."""
+    if any(not isinstance(item, dict) or item.keys() != _LABEL for item in items):
+        return items
+    return sorted(items, key=lambda item: str(item["label"]))

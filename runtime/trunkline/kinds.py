@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trunkline.annotations import Answers, Span
+from trunkline.annotations import Annotations, Answers
 from trunkline.decode.answers import decode_answers
+from trunkline.decode.labels import decode_labels
 from trunkline.decode.numeric import Floats
 from trunkline.decode.spans import decode_spans
 from trunkline.encode import Encoded
 from trunkline.errors import did_you_mean
 from trunkline.structure import parse
-from trunkline.tasks import AnswerOptions, Options, TaskSpec, TokenOptions
+from trunkline.tasks import AnswerOptions, Options, TaskSpec, TextOptions, TokenOptions
 
-Decoded = tuple[Span, ...] | Answers
+Decoded = Annotations | Answers
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Output:
 
     Attributes:
         name: `<task>.<suffix>`.
-        axes: Symbolic axes; the first two are `batch` and `sequence` for per-token outputs.
+        axes: Symbolic axes: `batch`, then `sequence` if the output is per token, then its own.
     """
 
     name: str
@@ -70,6 +71,13 @@ KINDS: dict[str, Kind] = {
             suffixes={"start_logits": ("sequence",), "end_logits": ("sequence",)},
             options=AnswerOptions,
             decode=decode_answers,
+        ),
+        Kind(
+            name="text-classification",
+            asks=False,
+            suffixes={"logits": ("labels",)},
+            options=TextOptions,
+            decode=decode_labels,
         ),
     )
 }

@@ -42,7 +42,12 @@ class Model:
 
     @overload
     def analyze(
-        self, text: AnyDocument, questions: Sequence[str] = (), tasks: Sequence[str] | None = None
+        self,
+        text: AnyDocument,
+        questions: Sequence[str] = (),
+        tasks: Sequence[str] | None = None,
+        *,
+        text_pair: str | None = None,
     ) -> DocumentResult: ...
 
     @overload
@@ -51,6 +56,8 @@ class Model:
         text: list[str] | list[Document] | tuple[AnyDocument, ...],
         questions: Sequence[str] = (),
         tasks: Sequence[str] | None = None,
+        *,
+        text_pair: str | Sequence[str] | None = None,
     ) -> list[DocumentResult]: ...
 
     def analyze(
@@ -58,6 +65,8 @@ class Model:
         text: AnyDocument | list[str] | list[Document] | tuple[AnyDocument, ...],
         questions: Sequence[str] = (),
         tasks: Sequence[str] | None = None,
+        *,
+        text_pair: str | Sequence[str] | None = None,
     ) -> DocumentResult | list[DocumentResult]:
         """Analyses one text, or a list of texts together.
 
@@ -65,6 +74,8 @@ class Model:
             text: A text or `Document`, or a list of them.
             questions: Asked of every text that is not a `Document` (which brings its own).
             tasks: Names of the tasks wanted; None for all.
+            text_pair: The second text, for tasks that read a pair; for a list of texts, one for
+                all or a list with one for each.
 
         Returns:
             A result for a text, a list of results in the same order for a list.
@@ -75,7 +86,7 @@ class Model:
         """
         alone = isinstance(text, str | Document)
         given = [text] if isinstance(text, str | Document) else text
-        results = self.pipeline.analyze(as_documents(given, questions, tasks))
+        results = self.pipeline.analyze(as_documents(given, questions, tasks, text_pair))
         return results[0] if alone else results
 
     def self_test(self) -> int:

@@ -7,10 +7,10 @@ through here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trunkline.annotations import Answers, DocumentResult, QuestionResult, Span
+from trunkline.annotations import Annotations, Answers, DocumentResult, QuestionResult
 from trunkline.encode import Encoded, Row, TextEncoder, Tokens
 from trunkline.errors import InvalidInput, NotFound
 from trunkline.kinds import Output, decode, find_kind, task_outputs
@@ -36,27 +36,47 @@ class Document:
         text: Any length, any Unicode; may be empty.
         questions: Asked of the text.
         tasks: Names of the tasks wanted; None for all.
+        text_pair: The second text, for tasks that read a pair; other tasks do not see it.
     """
 
     text: str
     questions: tuple[Question, ...] = ()
     tasks: tuple[str, ...] | None = None
+    text_pair: str | None = None
 
 
 def as_documents(
-    texts: Iterable[str | Document], questions: Sequence[str], tasks: Sequence[str] | None
+    texts: Sequence[str | Document],
+    questions: Sequence[str],
+    tasks: Sequence[str] | None,
+    text_pair: str | Sequence[str] | None,
 ) -> list[Document]:
-    """Returns texts as documents with the questions and tasks; documents stay as they are.
+    """Returns texts as documents with questions, tasks and second texts.
+
+    Documents stay as they are.
+
+    Args:
+        texts: Texts or documents.
+        questions: Asked of every text.
+        tasks: Names of the tasks wanted; None for all.
+        text_pair: The second text of all pairs, or a list with one for each of `texts`.
 
     Raises:
-        InvalidInput: `questions` or `tasks` is a string, where a list is meant.
+        InvalidInput: `questions` or `tasks` is a string, where a list is meant; or there are not
+            as many second texts as texts.
     """
     for field, value in (("questions", questions), ("tasks", tasks)):
         if isinstance(value, str):
             raise InvalidInput(field, "give a list")
+    pairs = [text_pair] * len(texts) if isinstance(text_pair, str | None) else list(text_pair)
+    if len(pairs) != len(texts):
+        raise InvalidInput("text_pair", f"holds {len(pairs)}; give one, or one per text")
     asked = tuple(Question(question) for question in questions)
     wanted = None if tasks is None else tuple(tasks)
-    return [one if isinstance(one, Document) else Document(one, asked, wanted) for one in texts]
+    return [
+        one if isinstance(one, Document) else Document(one, asked, wanted, pair)
+        for one, pair in zip(texts, pairs, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -70,18 +90,27 @@ class Asked:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A document as rows: its own, shared by all text tasks, and those of each question."""
+    """A document as rows.
 
-    text: str
+    Attributes:
+        document: The document.
+        specs: The text tasks wanted, in the order of the results.
+        encoded: Rows of the text alone, shared by all tasks that read it so.
+        paired: Rows of the pair of texts, shared by all tasks that read that.
+        asked: Rows of each question.
+    """
+
+    document: Document
     specs: tuple[TaskSpec, ...]
     encoded: Encoded
+    paired: Encoded
     asked: tuple[Asked, ...]
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """All rows to run, in the order `Pipeline.finish` wants their outputs."""
-        parts = (self.encoded.rows, *(asked.encoded.rows for asked in self.asked))
-        return tuple(row for part in parts for row in part)
+        parts = (self.encoded, self.paired, *(asked.encoded for asked in self.asked))
+        return tuple(row for part in parts for row in part.rows)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -123,23 +152,27 @@ class Pipeline:
         """Tokenises a document and its questions, and cuts them into rows.
 
         Raises:
-            InvalidInput: A text or question cannot be read; named below `field`.
+            InvalidInput: A text or question cannot be read or is missing; named below `field`.
             NotFound: A task is unknown.
         """
         # Names first: a wrong one on a long text should cost nothing.
-        specs = self._text_tasks(document.tasks)
+        specs = self._text_tasks(document, f"{field}.text_pair")
         places = [f"{field}.questions[{at}]" for at in range(len(document.questions))]
         asking = [
             self._question_task(question, document.tasks, place)
             for question, place in zip(document.questions, places, strict=True)
         ]
         tokens = self.encoder.tokenize(document.text, f"{field}.text")
-        encoded = Encoded(tokens, self.encoder.rows(tokens) if specs else ())
+        alone = any(not spec.pair for spec in specs)
+        encoded = Encoded(tokens, self.encoder.rows(tokens) if alone else ())
+        paired = Encoded(tokens, ())
+        if document.text_pair is not None and any(spec.pair for spec in specs):
+            paired = self._behind(document.text_pair, tokens, f"{field}.text_pair")
         asked = [
-            Asked(question.text, spec, self._ask(question.text, tokens, f"{place}.text"))
+            Asked(question.text, spec, self._behind(question.text, tokens, f"{place}.text"))
             for question, spec, place in zip(document.questions, asking, places, strict=True)
         ]
-        return Prepared(document.text, specs, encoded, tuple(asked))
+        return Prepared(document, specs, encoded, paired, tuple(asked))
 
     def run(self, group: Sequence[Prepared]) -> list[list[RowOutputs]]:
         """Runs the rows of several documents together; returns each document's outputs."""
@@ -155,11 +188,13 @@ class Pipeline:
             RuntimeFault: The model gave NaN.
         """
         own, rest = _split(outputs, len(prepared.encoded.rows))
-        tasks: dict[str, tuple[Span, ...]] = {}
+        both, rest = _split(rest, len(prepared.paired.rows))
+        tasks: dict[str, Annotations] = {}
         for spec in prepared.specs:
-            spans = decode(spec, prepared.encoded, own)
-            assert isinstance(spans, tuple)
-            tasks[spec.name] = spans
+            encoded, values = (prepared.paired, both) if spec.pair else (prepared.encoded, own)
+            annotations = decode(spec, encoded, values)
+            assert isinstance(annotations, tuple)
+            tasks[spec.name] = annotations
         questions = []
         for asked in prepared.asked:
             mine, rest = _split(rest, len(asked.encoded.rows))
@@ -168,17 +203,31 @@ class Pipeline:
             questions.append(
                 QuestionResult(asked.question, asked.spec.name, found.best, found.no_answer_score)
             )
-        return DocumentResult(prepared.text, tasks, tuple(questions))
+        document = prepared.document
+        return DocumentResult(document.text, tasks, tuple(questions), document.text_pair)
 
-    def _text_tasks(self, names: tuple[str, ...] | None) -> tuple[TaskSpec, ...]:
-        for name in names or ():
+    def _text_tasks(self, document: Document, field: str) -> tuple[TaskSpec, ...]:
+        for name in document.tasks or ():
             if name not in self.tasks:
                 raise NotFound("task", name, self.tasks)
-        wanted = self.tasks.values() if names is None else [self.tasks[name] for name in names]
-        return tuple(dict.fromkeys(spec for spec in wanted if not find_kind(spec.kind).asks))
+        self._check_pair(document, field)
+        wanted = self.tasks if document.tasks is None else dict.fromkeys(document.tasks)
+        specs = (self.tasks[name] for name in wanted)
+        alone = document.text_pair is None
+        return tuple(s for s in specs if not find_kind(s.kind).asks and not (alone and s.pair))
 
-    def _ask(self, question: str, document: Tokens, field: str) -> Encoded:
-        words = self.encoder.tokenize(question, field)
+    def _check_pair(self, document: Document, field: str) -> None:
+        """Raises InvalidInput if a second text is missing, or no task would ever read it."""
+        pairs = [spec.name for spec in self.tasks.values() if spec.pair]
+        if document.text_pair is not None and not pairs:
+            raise InvalidInput(field, "no task of this model reads a pair of texts; leave it out")
+        named = [name for name in document.tasks or () if name in pairs]
+        if document.text_pair is None and named:
+            raise InvalidInput(field, f"is missing; task {named[0]!r} reads a pair of texts")
+
+    def _behind(self, first: str, document: Tokens, field: str) -> Encoded:
+        """Returns the document's rows, each behind a question or the other text of a pair."""
+        words = self.encoder.tokenize(first, field)
         try:
             return Encoded(document, self.encoder.rows(document, words))
         except InvalidInput as error:

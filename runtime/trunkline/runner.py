@@ -24,7 +24,7 @@ class Runner(Protocol):
     """Whatever can run rows: an ONNX graph, a torch model."""
 
     def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[RowOutputs]:
-        """Returns for each row its outputs by name, without padding: [S, ...] per token."""
+        """Returns for each row its outputs by name: [S, ...] without padding, or one for all."""
         ...
 
 
@@ -41,7 +41,7 @@ class PaddedRunner:
         self._budget = budget
 
     def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[RowOutputs]:
-        """Returns for each row its outputs by name, without padding: [S, ...] per token."""
+        """Returns for each row its outputs by name: [S, ...] without padding, or one for all."""
         results: list[RowOutputs] = [{}] * len(rows)
         for batch in plan([len(row) for row in rows], self._budget):
             chosen = [rows[index] for index in batch]

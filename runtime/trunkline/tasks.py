@@ -58,7 +58,38 @@ class AnswerOptions:
             raise ValueError("takes no labels")
 
 
-Options = TokenOptions | AnswerOptions
+@dataclass(frozen=True)
+class TextOptions:
+    """How text classification is decoded.
+
+    Attributes:
+        multi_label: Any number of labels fits a text, each by its own probability; else one does.
+        pair: The task reads a pair of texts.
+        threshold: Probability above which a label of a multi-label task is given.
+        n_best: Most labels to return, best first; None for all.
+    """
+
+    multi_label: bool = False
+    pair: bool = False
+    threshold: float = 0.5
+    n_best: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses counts below one, and thresholds that every label or none would pass."""
+        if self.n_best is not None and self.n_best < 1:
+            raise ValueError("n_best must be at least 1; leave it out for all")
+        if not 0.0 <= self.threshold < 1.0:
+            raise ValueError("threshold is a probability, at least 0 and below 1")
+
+    def check_labels(self, labels: tuple[str, ...]) -> None:
+        """Refuses labels that leave nothing to decide, and empty ones."""
+        if len(labels) < (1 if self.multi_label else 2):
+            raise ValueError("has too few labels; there is nothing to decide")
+        if "" in labels:
+            raise ValueError("a label is empty")
+
+
+Options = TokenOptions | AnswerOptions | TextOptions
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,11 @@ class TaskSpec:
             self.options.check_labels(self.labels)
         except ValueError as error:
             raise ValueError(f"task {self.name!r}: {error}") from None
+
+    @property
+    def pair(self) -> bool:
+        """Whether the task reads a pair of texts."""
+        return isinstance(self.options, TextOptions) and self.options.pair
 
 
 def check_task_name(name: str) -> None:

@@ -67,6 +67,7 @@ class Client:
         questions: Sequence[str] = (),
         tasks: Sequence[str] | None = None,
         *,
+        text_pair: str | None = None,
         model: str = "",
         version: int = 0,
     ) -> DocumentResult: ...
@@ -78,6 +79,7 @@ class Client:
         questions: Sequence[str] = (),
         tasks: Sequence[str] | None = None,
         *,
+        text_pair: str | Sequence[str] | None = None,
         model: str = "",
         version: int = 0,
     ) -> list[DocumentResult]: ...
@@ -88,6 +90,7 @@ class Client:
         questions: Sequence[str] = (),
         tasks: Sequence[str] | None = None,
         *,
+        text_pair: str | Sequence[str] | None = None,
         model: str = "",
         version: int = 0,
     ) -> DocumentResult | list[DocumentResult]:
@@ -97,6 +100,8 @@ class Client:
             text: A text or `Document`, or a list of them.
             questions: Asked of every text that is not a `Document` (which brings its own).
             tasks: Names of the tasks wanted; None for all.
+            text_pair: The second text, for tasks that read a pair; for a list of texts, one for
+                all or a list with one for each.
             model: Name of the model; may be empty if the server has one.
             version: Its version; 0 for the newest.
 
@@ -110,12 +115,12 @@ class Client:
         """
         alone = isinstance(text, str | Document)
         given = [text] if isinstance(text, str | Document) else text
-        documents = as_documents(given, questions, tasks)
+        documents = as_documents(given, questions, tasks, text_pair)
         if not documents:
             return []
         request = request_to_pb(documents, model, version)
         response = self._call(self._analysis.Analyze, request)
-        results = results_from_pb(response, [document.text for document in documents])
+        results = results_from_pb(response, documents)
         return results[0] if alone else results
 
     def models(self) -> list[ModelId]:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import trunkline
 from trunkline import Document, DocumentResult, Question
-from trunkline.commands import show
 from trunkline.errors import MissingExtra, TrunklineError
 from trunkline.files import write_whole
 from trunkline_serve.bench.target import served
@@ -86,7 +85,7 @@ def _ask(bundle: Path) -> None:
         print(f"serving on {address}; asking over gRPC:\n", flush=True)
         with Client(address) as client:
             results: list[DocumentResult] = client.analyze(_DOCUMENTS)
-        print("\n\n".join(map(show, results)), flush=True)
+        print("\n\n".join(map(str, results)), flush=True)
     _measure(bundle)
 
 

@@ -18,11 +18,12 @@ class ModelId:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its name, kind, and labels in the order of the logits."""
+    """One task: its name, kind, labels in the order of the logits, and if it reads two texts."""
 
     name: str
     kind: str
     labels: tuple[str, ...]
+    pair: bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def describe(model: Model, settings: Settings) -> Description:
     manifest = model.manifest
     return Description(
         id=identify(model),
-        tasks=tuple(Task(spec.name, spec.kind, spec.labels) for spec in manifest.tasks),
+        tasks=tuple(Task(one.name, one.kind, one.labels, one.pair) for one in manifest.tasks),
         limits=_limits(model, settings),
         graphs=_graphs(model),
         gates=tuple(

@@ -22,7 +22,7 @@ def check_documents(documents: Sequence[Document], settings: Settings) -> int:
     """Checks the sizes of all texts and questions.
 
     Returns:
-        The bytes to tokenise and decode: each text once, and once more per question.
+        The bytes to tokenise and decode: each text once, and once more per question and as a pair.
 
     Raises:
         InvalidInput: A text or question is too long, or there are too many questions.
@@ -43,11 +43,14 @@ def _check_document(document: Document, field: str, settings: Settings) -> int:
     if len(questions) > settings.max_questions:
         reason = f"holds {len(questions)}, at most {settings.max_questions} are accepted"
         raise InvalidInput(f"{field}.questions", reason)
-    size = _check_text(document.text, f"{field}.text", settings) * (1 + len(questions))
-    return size + sum(
+    size = _check_text(document.text, f"{field}.text", settings)
+    others = [
         _check_text(question.text, f"{field}.questions[{at}].text", settings)
         for at, question in enumerate(questions)
-    )
+    ]
+    if document.text_pair is not None:
+        others.append(_check_text(document.text_pair, f"{field}.text_pair", settings))
+    return size * (1 + len(others)) + sum(others)
 
 
 def _check_text(text: str, field: str, settings: Settings) -> int:

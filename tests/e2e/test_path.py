@@ -92,8 +92,8 @@ def test_checkpoint_and_bundle_have_the_same_scores(
     report = json.loads((tmp_path / "scores.json").read_text())
     assert report["scores"] == walk.scores["scores"]
     assert report["split"] == "test"
-    assert [line.split(":")[0] for line in told.splitlines()] == ["ner", "qa"]
-    assert f"f1 {report['scores']['qa']['metrics']['f1']:.2f}" in told
+    assert [line.split(":")[0] for line in told.splitlines() if ":" in line] == ["ner", "qa"]
+    assert f"f1 {report['scores']['qa']['metrics']['f1']:.2f} " in " ".join(told.split())
 
 
 def test_dev_can_be_scored_too(walk: Walk, corpus: Corpus) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 
+from tests.export.changes import Change, add, drop, rename
 from trunkline import Model
 from trunkline.bundle import Graph
 from trunkline.kinds import task_outputs
@@ -24,8 +24,6 @@ from trunkline_export.parity import (
 from trunkline_export.write import GRAPH, sample_documents
 from trunkline_train.checkpoint import Checkpoint
 
-Change = Callable[[onnx.ModelProto], None]
-
 
 @pytest.fixture
 def changed(exported: Path, tmp_path: Path) -> Callable[[Change], Path]:
@@ -38,42 +36,6 @@ def changed(exported: Path, tmp_path: Path) -> Callable[[Change], Path]:
         return tmp_path / "graph.onnx"
 
     return write
-
-
-def weight(proto: onnx.ModelProto, part: str) -> onnx.TensorProto:
-    return next(one for one in proto.graph.initializer if part in one.name)
-
-
-def add(part: str, value: float) -> Change:
-    """Adds to the last number of a weight."""
-
-    def change(proto: onnx.ModelProto) -> None:
-        tensor = weight(proto, part)
-        array = numpy_helper.to_array(tensor).copy()
-        array.flat[-1] += value
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-
-    return change
-
-
-def rename(old: str, new: str) -> Change:
-    def change(proto: onnx.ModelProto) -> None:
-        for node in proto.graph.node:
-            node.output[:] = [new if name == old else name for name in node.output]
-            node.input[:] = [new if name == old else name for name in node.input]
-        for value in (*proto.graph.output, *proto.graph.value_info):
-            value.name = new if value.name == old else value.name
-
-    return change
-
-
-def drop(name: str) -> Change:
-    def change(proto: onnx.ModelProto) -> None:
-        kept = [output for output in proto.graph.output if output.name != name]
-        del proto.graph.output[:]
-        proto.graph.output.extend(kept)
-
-    return change
 
 
 def swap(proto: onnx.ModelProto) -> None:

@@ -147,6 +147,10 @@ def shift_score(result: dict[str, Any]) -> None:
     result["tasks"]["pos"][0]["score"] -= 0.02
 
 
+def shift_label(result: dict[str, Any]) -> None:
+    result["tasks"]["topic"][0]["score"] -= 0.02
+
+
 def shift_span(result: dict[str, Any]) -> None:
     result["tasks"]["pos"][0]["end"] += 1
 
@@ -257,6 +261,21 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
         f"{GOLDEN}:1",
         "self-test failed at tasks.pos: ",
     ),
+    "a golden label differs": (
+        golden(lambda result: result["tasks"]["topic"][0].update(label="war")),
+        f"{GOLDEN}:1",
+        "self-test failed at tasks.topic[",
+    ),
+    "a golden label's score differs": (
+        golden(shift_label),
+        f"{GOLDEN}:1",
+        "self-test failed at tasks.topic[",
+    ),
+    "a golden label is missing": (
+        golden(lambda result: result["tasks"]["mood"].clear()),
+        f"{GOLDEN}:1",
+        "self-test failed at tasks.mood: ",
+    ),
     "a golden answer differs": (
         golden(lambda result: result["questions"][0]["answers"].reverse()),
         f"{GOLDEN}:1",
@@ -331,6 +350,11 @@ def test_a_bundle_whose_writer_died_is_put_back(copy: Path) -> None:
 
 def test_a_readme_may_change(copy: Path) -> None:
     (copy / "README.md").write_text("A card.")
+    assert trunkline.load(copy, 1).self_test() == 2
+
+
+def test_labels_of_equal_scores_may_change_places(copy: Path) -> None:
+    golden(lambda result: result["tasks"]["topic"].reverse())(copy)
     assert trunkline.load(copy, 1).self_test() == 2
 
 

@@ -58,7 +58,7 @@ def test_a_text_without_words_has_no_annotations_and_surely_no_answer(
 ) -> None:
     assert predict(bundle, capsys, text, "--question", "Where?") == {
         "text": text,
-        "tasks": {"ner": [], "pos": []},
+        "tasks": {"ner": [], "pos": [], "topic": [], "mood": []},
         "questions": [{"question": "Where?", "task": "qa", "answers": [], "no_answer_score": 1.0}],
     }
 
@@ -102,10 +102,13 @@ def test_no_input_gives_no_output(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["Ada", "--task", "nre"], "unknown task 'nre' (did you mean 'ner'?); known: ner, pos, qa"),
+        (["Ada", "--task", "nre"], "unknown task 'nre' (did you mean 'ner'?); known: match"),
         (["Ada", "--question", " "], "documents[0].questions[0].text: is empty; give a question"),
         (["Ada", "--question", "who " * 100], "documents[0].questions[0].text: has 100 tokens"),
         (["a\udc80"], "documents[0].text: is not valid Unicode"),
+        (["Ada", "--task", "match"], "documents[0].text_pair: is missing; task 'match' reads a"),
+        (["Ada", "--text-pair", "who " * 100], "documents[0].text_pair: has 100 tokens"),
+        (["Ada", "--text-pair", "a\udc80"], "documents[0].text_pair: is not valid Unicode"),
         (["poison"], "ner: the model gave NaN or infinite logits"),
     ],
 )

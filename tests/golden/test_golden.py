@@ -29,7 +29,8 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 def document(result: dict[str, Any]) -> Document:
     questions = tuple(Question(asked["question"], asked["task"]) for asked in result["questions"])
-    return Document(result["text"], questions, tuple(result["tasks"]))
+    pair = result.get("text_pair")
+    return Document(result["text"], questions, tuple(result["tasks"]), pair)
 
 
 def dump(value: Any, indent: str = "") -> str:

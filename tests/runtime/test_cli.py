@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline import Model, __version__
+from trunkline import Model, Span, __version__
 from trunkline.bundle import Gate, open_bundle, seal
 from trunkline.cli import COMMANDS, main
 from trunkline.structure import plain
@@ -79,7 +79,7 @@ def test_wrong_arguments_end_with_two(
 def test_an_interrupt_ends_with_130(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Model, "analyze", interrupt)
@@ -99,8 +99,12 @@ def test_inspect_shows_what_the_bundle_holds(
         "task     ner: token-classification  O B-PER I-PER B-LOC I-LOC",
         "task     pos: token-classification  NOUN VERB X",
         "task     qa: question-answering",
+        "task     topic: text-classification  arts trade sport",
+        "task     mood: text-classification  calm glad loud",
+        "task     match: text-classification of pairs  same other",
         "graph    graphs/model.onnx: padded fp32, opset 17:"
-        " ner.logits pos.logits qa.start_logits qa.end_logits",
+        " ner.logits pos.logits qa.start_logits qa.end_logits topic.logits mood.logits"
+        " match.logits",
     ]
 
 
@@ -165,12 +169,42 @@ def test_predict_prints_readably_to_a_terminal(
     assert main(["predict", str(bundle), TEXT, *arguments]) == 0
     result = model.analyze(TEXT, questions)
     wanted = [TEXT]
-    for task, spans in result.tasks.items():
-        wanted += [f"  {task:<8} {s.label:<8} {s.text}  ({s.score:.2f})" for s in spans]
+    for task in ("ner", "pos"):
+        wanted += [
+            f"  {task:<8} {span.label:<8} {span.text}  ({span.score:.2f})"
+            for span in result.tasks[task]
+            if isinstance(span, Span)
+        ]
+    for task in ("topic", "mood"):
+        wanted += [f"  {task:<8} {one.label}  ({one.score:.2f})" for one in result.tasks[task]]
     for asked in result.questions:
         wanted.append(f"  ? {asked.question}")
         wanted += [f"    {answer.text}  ({answer.score:.2f})" for answer in asked.answers]
     assert out(capsys) == wanted
+
+
+@pytest.mark.usefixtures("terminal")
+def test_labels_of_hardly_any_probability_are_not_shown_to_a_person(
+    bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "Rome " * 200
+    (first, *rest) = model.analyze(text, tasks=["topic"]).tasks["topic"]
+    assert all(one.score < 0.005 for one in rest)
+    assert main(["predict", str(bundle), text, "--task", "topic"]) == 0
+    assert out(capsys) == [text, f"  topic    {first.label}  (1.00)"]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_predict_takes_and_shows_the_second_text_of_a_pair(
+    bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", str(bundle), TEXT, "--task", "match", "--text-pair", QUESTION]
+    result = model.analyze(TEXT, tasks=["match"], text_pair=QUESTION)
+    assert main(arguments) == 0
+    labels = [f"  match    {one.label}  ({one.score:.2f})" for one in result.tasks["match"]]
+    assert out(capsys) == [TEXT, f"  & {QUESTION}", *labels]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(out(capsys)[0]) == result.to_dict()
 
 
 @pytest.mark.usefixtures("terminal")

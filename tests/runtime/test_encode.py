@@ -366,3 +366,22 @@ def test_a_separator_that_is_a_word_of_the_vocabulary_becomes_an_unknown_word(
     assert separator in tokenizer.encode("a [SEP] b", add_special_tokens=False).ids
     assert separator not in tokens.ids
     assert words(tokens) == ["a", "[SEP]", "b"]
+
+
+@MAKE
+@settings(max_examples=20)
+@given(given=st.lists(texts, max_size=4))
+def test_a_batch_gives_what_each_text_gives_alone(name: str, given: list[str]) -> None:
+    encoder = ENCODERS[name]
+    found = encoder.tokenize_batch(given, ["text"] * len(given))
+    assert len(found) == len(given)
+    for text, tokens in zip(given, found, strict=True):
+        alone = encoder.tokenize(text)
+        assert tokens.text == text
+        for field in ("ids", "starts", "ends", "units"):
+            assert getattr(tokens, field).tolist() == getattr(alone, field).tolist()
+
+
+def test_the_text_of_a_batch_that_is_not_unicode_is_named() -> None:
+    with pytest.raises(InvalidInput, match="b: is not valid Unicode"):
+        ENCODERS["bert"].tokenize_batch(["Bern", "\ud800", "Oslo"], ["a", "b", "c"])

@@ -8,7 +8,7 @@ from tests.runtime.samples import cut
 from trunkline.annotations import Answers
 from trunkline.kinds import KINDS, decode, find_kind, parse_task, task_outputs
 from trunkline.structure import plain
-from trunkline.tasks import AnswerOptions, TaskSpec, TokenOptions
+from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 
 KIND = pytest.mark.parametrize("kind", KINDS)
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -19,6 +19,7 @@ NER: dict[str, Any] = {
     "options": {"aggregation": "spans"},
 }
 QA: dict[str, Any] = {"name": "qa", "kind": "question-answering"}
+TOPIC: dict[str, Any] = {"name": "topic", "kind": "text-classification", "labels": ["a", "b"]}
 
 
 def example(kind: str) -> TaskSpec:
@@ -80,6 +81,20 @@ def test_tasks_are_read() -> None:
     assert parse_task(QA) == TaskSpec("qa", "question-answering", (), AnswerOptions())
     options = {"n_best": 3, "max_answer_tokens": 5, "no_answer_threshold": 1}
     assert parse_task({**QA, "options": options}).options == AnswerOptions(3, 5, 1.0)
+    options = {"multi_label": True, "pair": True, "threshold": 0, "n_best": 2}
+    assert parse_task({**TOPIC, "options": options}).options == TextOptions(True, True, 0.0, 2)
+    assert parse_task(TOPIC).options == TextOptions(False, False, 0.5, None)
+
+
+def test_only_tasks_that_read_pairs_say_so() -> None:
+    pair = parse_task({**TOPIC, "options": {"pair": True}})
+    assert pair.pair
+    assert not any(parse_task(task).pair for task in (TOPIC, NER, QA))
+
+
+def test_one_label_is_enough_if_it_may_be_absent() -> None:
+    spec = parse_task({**TOPIC, "labels": ["spam"], "options": {"multi_label": True}})
+    assert spec.labels == ("spam",)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +127,21 @@ def test_tasks_are_read() -> None:
         ({**QA, "options": {"max_answer_tokens": 0}}, "tasks[2].options: n_best and max_answer"),
         ({**QA, "options": {"n_best": True}}, "tasks[2].options.n_best: expected int, got bool"),
         ({**QA, "options": {"no_answer_threshold": "x"}}, "tasks[2].options.no_answer_threshold:"),
+        ({**TOPIC, "labels": []}, "task 'topic': has too few labels; there is nothing"),
+        (
+            {**TOPIC, "labels": ["a"]},
+            "task 'topic': has too few labels; there is nothing",
+        ),
+        ({**TOPIC, "labels": ["a", ""]}, "task 'topic': a label is empty"),
+        ({**TOPIC, "labels": ["a", "a"]}, "task 'topic': labels repeat"),
+        (
+            {**TOPIC, "labels": [], "options": {"multi_label": True}},
+            "task 'topic': has too few labels; there is nothing",
+        ),
+        ({**TOPIC, "options": {"n_best": 0}}, "tasks[2].options: n_best must be at least 1"),
+        ({**TOPIC, "options": {"threshold": 1}}, "tasks[2].options: threshold is a probability"),
+        ({**TOPIC, "options": {"threshold": -0.1}}, "tasks[2].options: threshold is a"),
+        ({**TOPIC, "options": {"pair": "x"}}, "tasks[2].options.pair: expected bool, got str"),
     ],
 )
 def test_a_task_that_does_not_fit_is_refused_by_name(task: Any, message: str) -> None:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 import trunkline
 from tests.runtime.samples import texts
 from tests.tiny import POISON, TASKS
-from trunkline import Answer, Document, DocumentResult, Model, Question, QuestionResult, Span
+from trunkline import (
+    Answer,
+    Document,
+    DocumentResult,
+    Label,
+    Model,
+    Question,
+    QuestionResult,
+    Span,
+)
 from trunkline import pipeline as module
 from trunkline.encode import Row
 from trunkline.errors import InvalidInput, NotFound, RuntimeFault
@@ -20,6 +29,7 @@ from trunkline.runner import RowOutputs, Runner
 
 TEXT = "Ada opened an office in Bern."
 LONG = "Ada lives in Zürich 😀 and IBM is in 東京. " * 20
+PAIR = "Who opened the office in London?"
 QUESTIONS = ["Where is the office?", "Who lives in Zürich?"]
 LONE = "a\ud800"
 
@@ -75,26 +85,97 @@ def test_a_document_brings_its_own_questions_and_tasks(model: Model) -> None:
 @given(st.lists(texts, max_size=5))
 @settings(max_examples=25)
 def test_a_list_gives_what_each_text_gives_alone(model: Model, given_: list[str]) -> None:
-    assert model.analyze(given_, QUESTIONS) == [model.analyze(text, QUESTIONS) for text in given_]
+    assert model.analyze(given_, QUESTIONS, text_pair=PAIR) == [
+        model.analyze(text, QUESTIONS, text_pair=PAIR) for text in given_
+    ]
 
 
 def test_long_and_short_texts_together_give_what_each_gives_alone(model: Model) -> None:
     given_ = [TEXT, LONG, "", "Rome", LONG + TEXT]
-    assert model.analyze(given_, QUESTIONS) == [model.analyze(text, QUESTIONS) for text in given_]
+    pairs = [PAIR, "", "Rome", PAIR * 3, TEXT]
+    assert model.analyze(given_, QUESTIONS, text_pair=pairs) == [
+        model.analyze(text, QUESTIONS, text_pair=pair)
+        for text, pair in zip(given_, pairs, strict=True)
+    ]
 
 
 def test_all_tasks_are_run_unless_some_are_named(model: Model) -> None:
-    assert list(model.analyze(TEXT).tasks) == ["ner", "pos"]
+    assert list(model.analyze(TEXT).tasks) == ["ner", "pos", "topic", "mood"]
     assert list(model.analyze(TEXT, tasks=["pos"]).tasks) == ["pos"]
     assert list(model.analyze(TEXT, tasks=["pos", "ner", "pos"]).tasks) == ["pos", "ner"]
     assert dict(model.analyze(TEXT, tasks=["qa"]).tasks) == {}
     assert dict(model.analyze(TEXT, tasks=[]).tasks) == {}
+    paired = model.analyze(TEXT, text_pair=PAIR)
+    assert list(paired.tasks) == ["ner", "pos", "topic", "mood", "match"]
+    assert list(model.analyze(TEXT, tasks=["match", "pos"], text_pair=PAIR).tasks) == [
+        "match",
+        "pos",
+    ]
 
 
 def test_a_task_named_gives_what_it_gives_among_all(model: Model) -> None:
-    for name in ("ner", "pos"):
-        alone = model.analyze(LONG, tasks=[name]).tasks[name]
-        assert alone == model.analyze(LONG).tasks[name]
+    every = model.analyze(LONG, text_pair=PAIR).tasks
+    for name in ("ner", "pos", "topic", "mood", "match"):
+        assert model.analyze(LONG, tasks=[name], text_pair=PAIR).tasks == {name: every[name]}
+
+
+def test_the_second_text_of_a_pair_is_seen_by_tasks_that_read_pairs_alone(model: Model) -> None:
+    alone = model.analyze(LONG, QUESTIONS)
+    paired = model.analyze(LONG, QUESTIONS, text_pair=PAIR)
+    other = model.analyze(LONG, QUESTIONS, text_pair="Rome")
+    for name, found in alone.tasks.items():
+        assert paired.tasks[name] == other.tasks[name] == found
+    assert paired.questions == other.questions == alone.questions
+    assert paired.tasks["match"] != other.tasks["match"]
+    assert (alone.text_pair, paired.text_pair, other.text_pair) == (None, PAIR, "Rome")
+
+
+@given(texts, texts)
+@settings(max_examples=25)
+def test_a_pair_stands_in_a_row_as_a_question_and_its_text_do(
+    model: Model, text: str, pair: str
+) -> None:
+    prepared = model.pipeline.prepare(Document(text, tasks=("match",), text_pair=pair))
+    encoder = model.pipeline.encoder
+    wanted = encoder.rows(encoder.tokenize(text), encoder.tokenize(pair))
+    assert len(prepared.rows) == len(wanted)
+    for row, want in zip(prepared.rows, wanted, strict=True):
+        assert row.input_ids.tolist() == want.input_ids.tolist()
+        assert row.token_type_ids.tolist() == want.token_type_ids.tolist()
+
+
+def test_a_second_text_may_be_blank_but_a_text_without_words_has_no_labels(model: Model) -> None:
+    for pair in ("", " \n"):
+        assert len(model.analyze(TEXT, text_pair=pair).tasks["match"]) == 2
+    for text in ("", "  "):
+        assert dict(model.analyze(text, text_pair=PAIR).tasks) == {
+            name: () for name in ("ner", "pos", "topic", "mood", "match")
+        }
+
+
+def test_second_texts_are_given_for_all_or_one_by_one(model: Model) -> None:
+    first, second = (model.analyze(TEXT, text_pair=pair) for pair in (PAIR, "Rome"))
+    assert model.analyze([TEXT, TEXT], text_pair=PAIR) == [first, first]
+    assert model.analyze([TEXT, TEXT], text_pair=[PAIR, "Rome"]) == [first, second]
+    own = Document(TEXT, text_pair="Rome")
+    assert model.analyze((TEXT, own), text_pair=PAIR) == [first, second]
+    for pairs in ([], [PAIR], [PAIR] * 3):
+        with pytest.raises(InvalidInput, match=rf"^text_pair: holds {len(pairs)}; give one, or"):
+            model.analyze([TEXT, TEXT], text_pair=pairs)
+
+
+def test_a_pair_task_asked_for_by_name_needs_the_second_text(model: Model) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        model.analyze((TEXT, Document(TEXT, tasks=("ner", "match"))))
+    assert caught.value.field == "documents[1].text_pair"
+    assert caught.value.reason == "is missing; task 'match' reads a pair of texts"
+
+
+def test_a_model_that_reads_no_pairs_refuses_a_second_text(model: Model) -> None:
+    pipeline = Pipeline(TASKS[:4], model.pipeline.encoder, model.pipeline.runner)
+    with pytest.raises(InvalidInput, match="no task of this model reads a pair") as caught:
+        pipeline.prepare(Document(TEXT, text_pair=PAIR))
+    assert caught.value.field == "document.text_pair"
 
 
 def test_only_wanted_rows_and_outputs_are_run(counted: tuple[Pipeline, Counting]) -> None:
@@ -102,16 +183,24 @@ def test_only_wanted_rows_and_outputs_are_run(counted: tuple[Pipeline, Counting]
     pipeline.analyze([Document(TEXT, tasks=("ner",))])
     pipeline.analyze([Document(TEXT, (Question("Where?"),), ("qa",))])
     pipeline.analyze([Document(TEXT, (Question("Where?"),), ("pos",))])
-    assert counting.rows == [1, 1, 2]
+    pipeline.analyze([Document(TEXT, tasks=("match",), text_pair=PAIR)])
+    pipeline.analyze([Document(TEXT, tasks=("mood", "match", "ner"), text_pair=PAIR)])
+    pipeline.analyze([Document(TEXT, tasks=("topic",), text_pair=PAIR)])
+    assert counting.rows == [1, 1, 2, 1, 2, 1]
     asking = ["qa.start_logits", "qa.end_logits"]
-    assert counting.outputs == [["ner.logits"], asking, ["pos.logits", *asking]]
+    assert counting.outputs[:3] == [["ner.logits"], asking, ["pos.logits", *asking]]
+    assert counting.outputs[3:] == [
+        ["match.logits"],
+        ["mood.logits", "match.logits", "ner.logits"],
+        ["topic.logits"],
+    ]
 
 
 def test_documents_without_rows_run_nothing(counted: tuple[Pipeline, Counting]) -> None:
     pipeline, counting = counted
     result, _ = pipeline.analyze([Document("", (Question("Where?"),)), Document(TEXT, tasks=())])
     assert counting.rows == []
-    assert result.tasks == {"ner": (), "pos": ()}
+    assert result.tasks == {"ner": (), "pos": (), "topic": (), "mood": ()}
     assert result.questions == (QuestionResult("Where?", "qa", (), 1.0),)
 
 
@@ -153,7 +242,9 @@ def test_a_model_without_question_tasks_refuses_questions(model: Model) -> None:
 
 
 def test_an_unknown_task_is_not_found_and_the_nearest_named(model: Model) -> None:
-    with pytest.raises(NotFound, match=r"unknown task 'nerr'.*did you mean 'ner'.*ner, pos, qa"):
+    with pytest.raises(
+        NotFound, match=r"unknown task 'nerr'.*did you mean 'ner'.*ner, pos, qa, topic"
+    ):
         model.analyze(TEXT, tasks=["pos", "nerr"])
     with pytest.raises(NotFound, match="unknown question task 'ner'; known: qa"):
         model.analyze(Document(TEXT, (Question("Where?", "ner"),)))
@@ -167,6 +258,8 @@ def test_an_unknown_task_is_not_found_and_the_nearest_named(model: Model) -> Non
         ([Document(TEXT, (Question("  "),))], "documents[0].questions[0].text"),
         ([Document(TEXT, (Question("where " * 200),))], "documents[0].questions[0].text"),
         ([Document(LONE, (Question("where " * 200),))], "documents[0].text"),
+        ([TEXT, Document(TEXT, text_pair=LONE)], "documents[1].text_pair"),
+        ([TEXT, Document(TEXT, text_pair="where " * 63)], "documents[1].text_pair"),
     ],
 )
 def test_errors_name_the_field(model: Model, given_: list[str | Document], field: str) -> None:
@@ -191,7 +284,11 @@ def test_nan_is_a_fault_that_names_the_task(model: Model) -> None:
 def test_the_json_form_is_what_the_design_says() -> None:
     result = DocumentResult(
         text="IBM opened an office in Bern.",
-        tasks={"ner": (Span(0, 3, "IBM", "ORG", 0.998004),), "pos": ()},
+        tasks={
+            "ner": (Span(0, 3, "IBM", "ORG", 0.998004),),
+            "pos": (),
+            "topic": (Label("Business", 0.86), Label("World", 0.1399951)),
+        },
         questions=(
             QuestionResult("Where?", "qa", (Answer(24, 28, "Bern", 0.97),), 0.012345),
             QuestionResult("Who?", "qa", (), 1.0),
@@ -202,6 +299,10 @@ def test_the_json_form_is_what_the_design_says() -> None:
         "tasks": {
             "ner": [{"start": 0, "end": 3, "text": "IBM", "label": "ORG", "score": 0.998}],
             "pos": [],
+            "topic": [
+                {"label": "Business", "score": 0.86},
+                {"label": "World", "score": 0.14},
+            ],
         },
         "questions": [
             {
@@ -215,12 +316,20 @@ def test_the_json_form_is_what_the_design_says() -> None:
     }
 
 
+def test_the_json_form_has_the_second_text_where_there_is_one(model: Model) -> None:
+    assert "text_pair" not in model.analyze(TEXT).to_dict()
+    found = model.analyze(TEXT, text_pair="").to_dict()
+    assert list(found) == ["text", "text_pair", "tasks", "questions"]
+    assert found["text_pair"] == ""
+
+
 @given(texts)
 @settings(max_examples=40)
 def test_offsets_of_everything_found_are_into_the_original_text(model: Model, text: str) -> None:
     result = model.analyze(text, QUESTIONS)
     assert result.text == text
-    found: list[Span | Answer] = [span for spans in result.tasks.values() for span in spans]
+    spans = [one for found in result.tasks.values() for one in found if isinstance(one, Span)]
+    found: list[Span | Answer] = [*spans]
     found += [answer for asked in result.questions for answer in asked.answers]
     for one in found:
         assert one.text == text[one.start : one.end]
@@ -241,4 +350,4 @@ def test_the_golden_texts_pass_the_self_test(model: Model) -> None:
 def test_a_path_may_be_a_string_and_threads_default_to_the_machine(bundle: Path) -> None:
     model = trunkline.load(str(bundle))
     assert model.manifest.name == "tiny"
-    assert [spec.name for spec in model.manifest.tasks] == ["ner", "pos", "qa"]
+    assert model.manifest.tasks == TASKS

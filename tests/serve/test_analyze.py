@@ -45,7 +45,8 @@ def documents(count: int) -> list[Document]:
         Document(
             f"{random_.choice(TEXTS)} {at}",
             tuple(Question(one) for one in random_.sample(QUESTIONS, random_.randint(0, 2))),
-            random_.choice([None, ("ner",), ("pos", "ner"), ("qa",)]),
+            random_.choice([None, ("ner",), ("pos", "topic"), ("qa",), ("mood",)]),
+            random_.choice([None, "Rome", TEXTS[1]]),
         )
         for at in range(count)
     ]
@@ -59,19 +60,25 @@ def stub(address: str) -> Iterator[AnalysisServiceStub]:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_one_text_gives_what_the_model_gives(client: Client, model: Model, text: str) -> None:
-    assert client.analyze(text, QUESTIONS) == model.analyze(text, QUESTIONS)
+    for pair in (None, "", "Who lives in Zürich? 🎉"):
+        result = client.analyze(text, QUESTIONS, text_pair=pair)
+        assert result == model.analyze(text, QUESTIONS, text_pair=pair)
+        assert ("match" in result.tasks) == (pair is not None)
 
 
 def test_a_list_gives_what_the_model_gives(client: Client, model: Model) -> None:
     assert client.analyze(TEXTS, QUESTIONS[:1], ["ner"]) == model.analyze(
         TEXTS, QUESTIONS[:1], ["ner"]
     )
+    pairs = [str(at) for at in range(len(TEXTS))]
+    wanted = model.analyze(TEXTS, tasks=["match", "mood"], text_pair=pairs)
+    assert client.analyze(TEXTS, tasks=["match", "mood"], text_pair=pairs) == wanted
     assert client.analyze([]) == []
 
 
 def test_order_of_tasks_is_kept(client: Client) -> None:
     assert list(client.analyze("Ada", tasks=["pos", "ner"]).tasks) == ["pos", "ner"]
-    assert list(client.analyze("Ada").tasks) == ["ner", "pos"]
+    assert list(client.analyze("Ada").tasks) == ["ner", "pos", "topic", "mood"]
 
 
 def test_questions_alone(client: Client) -> None:

@@ -54,6 +54,8 @@ async def occupy(engine: Engine, recorder: Recorder) -> "asyncio.Task[Any]":
         (Document("x" * 41), "documents[1].text"),
         (Document("é" * 21), "documents[1].text"),
         (Document("x", (Question("y" * 41),)), "documents[1].questions[0].text"),
+        (Document("x", text_pair="y" * 41), "documents[1].text_pair"),
+        (Document("x", tasks=("match",)), "documents[1].text_pair"),
         (Document("x", (Question("y"),) * 4), "documents[1].questions"),
         (Document("x", (Question(" \n"),)), "documents[1].questions[0].text"),
     ],
@@ -75,7 +77,7 @@ def test_limits_name_the_field_and_cost_no_compute(
 
 def test_limits_are_inclusive(model: Model) -> None:
     async def test(engine: Engine) -> None:
-        full = Document("é" * 20, (Question("y" * 40),) * 3)
+        full = Document("é" * 20, (Question("y" * 40),) * 3, text_pair="é" * 20)
         await engine.analyze([full] * 2)
 
     run([model], test, max_text_bytes=40, max_questions=3, max_in_flight=2, max_documents=2)
@@ -131,8 +133,8 @@ def test_long_texts_give_the_same(model: Model) -> None:
     text = "Ada lives in Zürich 😀 and works in 東京. " * 100
 
     async def test(engine: Engine) -> None:
-        analysis = await engine.analyze([Document(text, (Question("Where is Ada?"),))])
-        assert analysis.results == [model.analyze(text, ["Where is Ada?"])]
+        document = Document(text, (Question("Where is Ada?"),), text_pair="Ada built the engine.")
+        assert (await engine.analyze([document])).results == [model.analyze(document)]
 
     run([model], test, batch_tokens=256)
 
@@ -145,6 +147,9 @@ def test_timing_adds_up(model: Model) -> None:
         assert sum(parts) <= timing.total_ns
         rows = model.pipeline.prepare(DOCUMENT).rows
         assert timing.tokens == sum(len(row) for row in rows)
+        # [CLS] rome [SEP] ada lives [SEP]
+        pair = Document("Ada lives", tasks=("match",), text_pair="Rome")
+        assert (await engine.analyze([pair])).timing.tokens == 6
 
     run([model], test)
 

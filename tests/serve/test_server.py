@@ -57,7 +57,11 @@ def test_models_are_listed_and_described(client: Client, model: Model) -> None:
         ("ner", "token-classification"),
         ("pos", "token-classification"),
         ("qa", "question-answering"),
+        ("topic", "text-classification"),
+        ("mood", "text-classification"),
+        ("match", "text-classification"),
     ]
+    assert [task.name for task in found.tasks if task.pair] == ["match"]
     assert found.tasks[0].labels == model.manifest.tasks[0].labels
     assert found.limits.max_question_tokens == model.pipeline.encoder.max_question_tokens
     assert found.limits.max_message_bytes == 4 * 1024 * 1024

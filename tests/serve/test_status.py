@@ -73,6 +73,9 @@ def asking(**fields: Any) -> pb.AnalyzeRequest:
         (asking(text="x" * 262_145), "documents[1].text"),
         (asking(text="x", questions=[pb.Question(text="y")] * 65), "documents[1].questions"),
         (asking(text="x", questions=[pb.Question()]), "documents[1].questions[0].text"),
+        (asking(text="x", text_pair="y" * 262_145), "documents[1].text_pair"),
+        (asking(text="x", text_pair="y " * 999), "documents[1].text_pair"),
+        (asking(text="x", tasks=["match"]), "documents[1].text_pair"),
         (
             asking(text="x", questions=[pb.Question(text="Who?"), pb.Question(text="y " * 999)]),
             "documents[1].questions[1].text",

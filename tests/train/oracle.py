@@ -1,10 +1,9 @@
-"""Runners that know the answers, and a pipeline that gives what it is told."""
+"""Runners that know the answers."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from trunkline import Document, DocumentResult
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row, TextEncoder
 from trunkline.kinds import Output, task_outputs
@@ -69,14 +68,3 @@ def oracle(
 ) -> Pipeline:
     """Returns the pipeline of serving over an oracle."""
     return Pipeline((spec,), encoder, Oracle(spec, examples, encoder, deaf))
-
-
-class Told(Pipeline):
-    """Gives the results it is told, whatever the texts."""
-
-    def __init__(self, results: Sequence[DocumentResult]) -> None:
-        self.results = list(results)
-
-    def analyze(self, documents: Sequence[Document]) -> list[DocumentResult]:
-        assert len(documents) == len(self.results)
-        return self.results

@@ -3,15 +3,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from tests.small import Corpus, write_squad
 from trunkline.errors import DataError
 from trunkline_train.config import TaskConfig
-from trunkline_train.data.answers import read_answer_file
 from trunkline_train.data.examples import AnswerExample
+from trunkline_train.data.source import load_test
 
-TASK = TaskConfig("question-answering", "x")
 CONTEXT = "Ada lives in Bern."
 FLAT = {
     "id": "1",
@@ -22,6 +23,10 @@ FLAT = {
 Read = Callable[..., list[AnswerExample]]
 
 
+def examples(path: Path, **options: object) -> list[AnswerExample]:
+    return load_test(TaskConfig("question-answering", "x", test=str(path), **options), "test")
+
+
 def squad(*questions: dict[str, Any]) -> str:
     return json.dumps({"data": [{"paragraphs": [{"context": CONTEXT, "qas": questions}]}]})
 
@@ -30,9 +35,9 @@ def squad(*questions: dict[str, Any]) -> str:
 def read(tmp_path: Path) -> Read:
     """Writes a file and reads it."""
 
-    def read(content: str, name: str = "qa.json") -> list[AnswerExample]:
+    def read(content: str, name: str = "qa.json", **options: object) -> list[AnswerExample]:
         (tmp_path / name).write_text(content)
-        return list(read_answer_file(tmp_path / name, TASK))
+        return examples(tmp_path / name, **options)
 
     return read
 
@@ -45,10 +50,10 @@ def refusal(read: Read, content: str, name: str = "qa.json") -> str:
 
 
 def test_every_question_comes_with_all_its_answers(corpus: Corpus) -> None:
-    examples = list(read_answer_file(corpus.folder / "qa.dev.json", TASK))
-    assert len(examples) == 16
-    assert len({example.id for example in examples}) == 16
-    for example in examples:
+    found = examples(corpus.folder / "qa.dev.json")
+    assert len(found) == 16
+    assert len({example.id for example in found}) == 16
+    for example in found:
         assert len(example.answers) == 2
         for answer, start in zip(example.answers, example.starts, strict=True):
             assert example.context[start:].startswith(answer)
@@ -57,7 +62,7 @@ def test_every_question_comes_with_all_its_answers(corpus: Corpus) -> None:
 def test_gzip_reads_as_the_plain_file(tmp_path: Path) -> None:
     for name in ("qa.json", "qa.json.gz"):
         write_squad(tmp_path / name, 3, 1)
-    plain, packed = (list(read_answer_file(tmp_path / n, TASK)) for n in ("qa.json", "qa.json.gz"))
+    plain, packed = (examples(tmp_path / name) for name in ("qa.json", "qa.json.gz"))
     assert [e.question for e in plain] == [e.question for e in packed]
 
 
@@ -79,14 +84,15 @@ def test_json_lines_read_in_the_hubs_layout(read: Read) -> None:
 def test_answer_that_stands_elsewhere_is_named(read: Read, start: int) -> None:
     answers = [{"text": "Bern", "answer_start": start}]
     told = refusal(read, squad({"id": "q7", "question": "Where?", "answers": answers}))
-    assert f"question q7: answer_start {start} gives" in told
+    assert f"qa.json question q7: answer_start {start} gives" in told
     assert "not the answer 'Bern'" in told
 
 
 def test_empty_answer_and_empty_question_are_refused(read: Read) -> None:
     empty = [{"text": "", "answer_start": 3}]
     assert "question 1:" in refusal(read, squad({"id": 1, "question": "a", "answers": empty}))
-    assert "question 1 is empty" in refusal(read, squad({"id": 1, "question": "  ", "answers": []}))
+    told = refusal(read, squad({"id": 1, "question": "  ", "answers": []}))
+    assert "qa.json question 1: the question is empty" in told
 
 
 @pytest.mark.parametrize(
@@ -97,10 +103,7 @@ def test_empty_answer_and_empty_question_are_refused(read: Read) -> None:
         '{"version": 1}',
         '{"data": [{"paragraphs": [{"context": "a"}]}]}',
         '{"data": [{"paragraphs": [{"context": "a", "qas": ["b"]}]}]}',
-        squad({"id": 1, "question": None, "answers": []}),
         squad({"id": 1, "question": "Where?"}),
-        squad({"id": 1, "question": "Where?", "answers": [{"text": "Bern"}]}),
-        squad({"id": 1, "question": "Where?", "answers": [{"text": "Bern", "answer_start": "3"}]}),
     ],
 )
 def test_other_json_is_refused(read: Read, content: str) -> None:
@@ -114,20 +117,73 @@ def test_what_is_not_json_is_refused(read: Read) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        {"answers": None},
-        {"answers": {"text": ["Bern"]}},
-        {"answers": {"text": ["Bern", "Bern"], "answer_start": [13]}},
-        {"answers": {"text": [4], "answer_start": [13]}},
-        {"question": 3},
-        {"context": None},
+        ({"answers": {"text": ["Bern"]}}, "answers need text and answer_start: KeyError"),
+        ({"answers": [{"text": "Bern"}]}, "answers need text and answer_start: KeyError"),
+        ({"answers": 3}, "answers need text and answer_start: TypeError"),
+        ({"answers": {"text": None, "answer_start": [1]}}, "answers need text and answer_start"),
+        ({"answers": {"text": ["Bern"] * 2, "answer_start": [13]}}, "answers need one whole"),
+        ({"answers": {"text": [4], "answer_start": [13]}}, "answers need one whole number"),
+        ({"answers": {"text": ["Bern"], "answer_start": ["13"]}}, "answers need one whole number"),
+        ({"question": 3}, "question and context must be texts"),
+        ({"question": None}, "column 'question' is null"),
+        ({"context": None}, "column 'context' is null"),
     ],
 )
-def test_json_line_that_does_not_fit_is_named(read: Read, change: dict[str, object]) -> None:
-    assert "qa.jsonl:1 lacks" in refusal(read, json.dumps({**FLAT, **change}), "qa.jsonl")
+def test_row_that_does_not_fit_is_named(read: Read, change: dict[str, object], told: str) -> None:
+    lines = refusal(read, f"{json.dumps(FLAT)}\n{json.dumps({**FLAT, **change})}", "qa.jsonl")
+    assert f"qa.jsonl:2: {told}" in lines
+
+
+def test_nested_question_that_does_not_fit_is_named(read: Read) -> None:
+    told = refusal(read, squad({"id": "q7", "question": None, "answers": []}))
+    assert "qa.json question q7: column 'question' is null" in told
+    answers = [{"text": "Bern", "answer_start": "3"}]
+    told = refusal(read, squad({"id": "q7", "question": "Where?", "answers": answers}))
+    assert "qa.json question q7: answers need one whole number" in told
+
+
+def test_rows_without_answers_to_any_question_are_left_out(read: Read) -> None:
+    other = {"context": CONTEXT, "question": "Where?", "ner_tags": []}
+    assert len(read(f"{json.dumps(FLAT)}\n{json.dumps(other)}\n", "qa.jsonl")) == 1
+    told = refusal(read, json.dumps(other), "qa.jsonl")
+    assert "no row has the column 'answers'; there are context, question, ner_tags" in told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answers": {"text": [], "answer_start": []}},
+        {"answers": []},
+        {"answers": {"text": ["Bern"], "answer_start": [13]}, "is_impossible": True},
+    ],
+)
+def test_flat_question_may_have_no_answer(read: Read, change: dict[str, object]) -> None:
+    (example,) = read(json.dumps({**FLAT, **change}), "qa.jsonl")
+    assert (example.answers, example.starts) == ((), ())
+
+
+def test_parts_may_have_other_names_and_no_id(read: Read) -> None:
+    row = {"passage": CONTEXT, "question": " Where? ", "spans": FLAT["answers"]}
+    (example,) = read(json.dumps(row), "qa.jsonl", column="spans", text=("passage",))
+    assert (example.question, example.answers) == ("Where?", ("Bern",))
+    assert example.id == example.where
+
+
+def test_parquet_reads_as_json_lines(read: Read, tmp_path: Path) -> None:
+    parquet.write_table(pa.Table.from_pylist([FLAT, FLAT]), tmp_path / "qa.parquet")
+    one, two = examples(tmp_path / "qa.parquet")
+    assert (one.question, one.answers, one.starts) == ("Where?", ("Bern",), (13,))
+    assert two.where.endswith("qa.parquet row 1")
+
+
+@pytest.mark.parametrize("name", ["qa.csv", "qa", "qa.conllu"])
+def test_other_formats_are_refused(read: Read, name: str) -> None:
+    told = refusal(read, "a,b\n", name)
+    assert "question-answering is read from .json, .jsonl, .parquet" in told
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.json: cannot be read"):
-        list(read_answer_file(tmp_path / "nowhere.json", TASK))
+        examples(tmp_path / "nowhere.json")

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 import string
@@ -8,20 +9,30 @@ from seqeval import metrics
 from seqeval.scheme import IOB2
 
 from tests.small import OVERLAP, POSITIONS, long_sentence, sentences, wordpiece
-from tests.train.oracle import Told, oracle
+from tests.train.oracle import oracle
 from trunkline import Answer, DocumentResult, QuestionResult, Span
+from trunkline.annotations import Label
 from trunkline.decode.spans import join_tags
 from trunkline.encode import TextEncoder
-from trunkline.tasks import AnswerOptions, TaskSpec, TokenOptions
+from trunkline.scoring.entities import Counts
+from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_train.checkpoint import Checkpoint
-from trunkline_train.data.examples import AnswerExample, TokenExample, token_example
+from trunkline_train.data.examples import (
+    AnswerExample,
+    TextExample,
+    TokenExample,
+    token_example,
+)
 from trunkline_train.data.source import load_test
-from trunkline_train.evaluate import evaluate
+from trunkline_train.evaluate import evaluate, records, score, tuned
+from trunkline_train.scores import compare
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 NER = TaskSpec("ner", "token-classification", LABELS, TokenOptions("spans"))
 POS = TaskSpec("pos", "token-classification", ("NN", "VB"), TokenOptions("tags"))
 QA = TaskSpec("qa", "question-answering", (), AnswerOptions())
+TOPIC = TaskSpec("topic", "text-classification", ("life", "weather"), TextOptions())
+MANY = TaskSpec("topic", "text-classification", ("life", "weather"), TextOptions(multi_label=True))
 
 # (gold answers, prediction): what the official rules treat in their own way.
 RECORDED = [
@@ -74,28 +85,34 @@ def test_entity_scores_are_those_of_seqeval(seed: int) -> None:
     guess = [tags if chosen.random() < 0.5 else well_formed(chosen, len(tags)) for tags in gold]
     examples = [token_example(["word"] * len(tags), tags, "") for tags in gold]
     results = [predicted(*pair) for pair in zip(examples, guess, strict=True)]
-    scores = evaluate(NER, Told(results), examples)
-    for scheme in ({}, {"mode": "strict", "scheme": IOB2}):
-        assert scores.metrics == pytest.approx(
-            {
-                "f1": 100 * metrics.f1_score(gold, guess, **scheme),
-                "precision": 100 * metrics.precision_score(gold, guess, **scheme),
-                "recall": 100 * metrics.recall_score(gold, guess, **scheme),
-            }
-        )
-        report = metrics.classification_report(gold, guess, output_dict=True, **scheme)
-        assert scores.by_label == pytest.approx(
-            {label: 100 * report[label]["f1-score"] for label in ("LOC", "PER")}
-        )
-    assert (scores.main, scores.n) == ("f1", 60)
+    scores = score(NER, examples, results)
+    wanted = {
+        "f1": 100 * metrics.f1_score(gold, guess),
+        "precision": 100 * metrics.precision_score(gold, guess),
+        "recall": 100 * metrics.recall_score(gold, guess),
+        "conlleval_f1": 100 * metrics.f1_score(gold, guess),
+        "strict_f1": 100 * metrics.f1_score(gold, guess, mode="strict", scheme=IOB2),
+    }
+    assert scores.metrics == pytest.approx(wanted)
+    report = metrics.classification_report(gold, guess, output_dict=True)
+    for label in ("LOC", "PER"):
+        assert scores.by_label[label].f1 == pytest.approx(100 * report[label]["f1-score"])
+        assert scores.by_label[label].gold == report[label]["support"]
+    assert (scores.main, scores.n, scores.kind) == ("f1", 60, NER.kind)
     assert 0 < scores.value < 100
+    assert scores.intervals.keys() == scores.metrics.keys()
+    bounds = scores.intervals["f1"]
+    assert bounds.low < scores.value < bounds.high
 
 
 def test_a_type_training_never_saw_counts_as_missed() -> None:
     example = token_example(["Bern", "Ada"], ["B-LOC", "B-MISC"], "")
-    scores = evaluate(NER, Told([predicted(example, ["B-LOC", "O"])]), [example])
+    scores = score(NER, [example], [predicted(example, ["B-LOC", "O"])])
     assert (scores.metrics["precision"], scores.metrics["recall"]) == (100.0, 50.0)
-    assert scores.by_label == {"LOC": 100.0, "MISC": 0.0}
+    assert scores.by_label == {"LOC": Counts(1, 1, 1), "MISC": Counts(0, 0, 1)}
+    assert scores.confusion is not None
+    assert scores.confusion.labels == ("LOC", "MISC", "(none)")
+    assert scores.confusion.counts == ((1, 0, 0), (0, 0, 1), (0, 0, 0))
 
 
 def test_a_tag_is_that_of_the_words_first_unit() -> None:
@@ -104,9 +121,49 @@ def test_a_tag_is_that_of_the_words_first_unit() -> None:
         Span(start, end, "", tag, 1.0)
         for start, end, tag in ((0, 5, "NN"), (5, 6, "VB"), (6, 11, "VB"), (12, 18, "NN"))
     )
-    scores = evaluate(POS, Told([DocumentResult(words[0].text, {"pos": spans}, ())]), words)
+    scores = score(POS, words, [DocumentResult(words[0].text, {"pos": spans}, ())])
     assert scores.value == pytest.approx(100 / 3)  # the word without a prediction is wrong
-    assert (scores.main, scores.by_label) == ("accuracy", {"NN": 50.0, "VB": 0.0})
+    assert scores.main == "accuracy"
+    assert scores.by_label == {"NN": Counts(1, 2, 2), "VB": Counts(0, 0, 1)}
+    assert scores.confusion is not None
+    assert scores.confusion.labels == ("NN", "VB", "(none)")
+    assert scores.confusion.counts == ((1, 0, 1), (1, 0, 0), (0, 0, 0))
+
+
+def classified(spec: TaskSpec, gold: list[str], *labels: str) -> tuple[TextExample, DocumentResult]:
+    found = tuple(Label(label, 0.9) for label in labels)
+    return TextExample("a", None, tuple(gold), ""), DocumentResult("a", {spec.name: found}, ())
+
+
+def test_a_text_is_taken_for_its_best_label() -> None:
+    pairs = [
+        classified(TOPIC, ["life"], "life", "weather"),
+        classified(TOPIC, ["life"], "weather", "life"),
+        classified(TOPIC, ["weather"], "weather"),
+        classified(TOPIC, ["weather"]),  # an empty text has no label
+    ]
+    examples, results = zip(*pairs, strict=True)
+    scores = score(TOPIC, examples, results)
+    assert (scores.main, scores.value) == ("accuracy", 50.0)
+    assert scores.metrics["macro_f1"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+    assert scores.by_label == {"life": Counts(1, 1, 2), "weather": Counts(1, 2, 2)}
+    assert scores.confusion is not None
+    assert scores.confusion.labels == ("life", "weather", "(none)")
+    assert scores.confusion.counts == ((1, 1, 0), (0, 1, 1), (0, 0, 0))
+
+
+def test_all_labels_of_a_multi_label_text_count() -> None:
+    pairs = [
+        classified(MANY, ["life", "weather"], "weather", "life"),
+        classified(MANY, ["life"], "life", "weather"),
+        classified(MANY, []),
+    ]
+    examples, results = zip(*pairs, strict=True)
+    scores = score(MANY, examples, results)
+    assert (scores.main, scores.confusion) == ("f1", None)
+    assert scores.metrics == pytest.approx(
+        {"f1": 600 / 7, "macro_f1": 100 * (1 + 2 / 3) / 2, "exact_match": 200 / 3}
+    )
 
 
 def answered(golds: list[str], guess: str) -> tuple[AnswerExample, DocumentResult]:
@@ -133,28 +190,109 @@ def official_f1(gold: str, guess: str) -> float:
 @pytest.mark.parametrize(("golds", "guess"), RECORDED)
 def test_answer_scores_follow_the_official_rules(golds: list[str], guess: str) -> None:
     example, result = answered(golds, guess)
-    scores = evaluate(QA, Told([result]), [example])
+    scores = score(QA, [example], [result])
     counted = [gold for gold in golds if official(gold)] or [""]
-    assert scores.metrics == pytest.approx(
-        {
-            "exact_match": 100 * max(official(gold) == official(guess) for gold in counted),
-            "f1": 100 * max(official_f1(gold, guess) for gold in counted),
-        }
-    )
+    exact = 100 * max(official(gold) == official(guess) for gold in counted)
+    f1 = 100 * max(official_f1(gold, guess) for gold in counted)
+    wanted = {"exact_match": exact, "f1": f1} | ({} if golds else {"no_answer_accuracy": exact})
+    assert scores.metrics == pytest.approx(wanted)
 
 
 def test_answer_scores_are_those_of_transformers() -> None:
+    # transformers 4 ships the official functions; 5 no longer does.
     squad = pytest.importorskip("transformers.data.metrics.squad_metrics")
     pairs = [answered(golds, guess) for golds, guess in RECORDED]
-    scores = evaluate(QA, Told([result for _, result in pairs]), [example for example, _ in pairs])
+    scores = score(QA, *zip(*pairs, strict=True))
     exact = f1 = 0.0
     for golds, guess in RECORDED:
         counted = [gold for gold in golds if squad.normalize_answer(gold)] or [""]
         exact += max(squad.compute_exact(gold, guess) for gold in counted)
         f1 += max(squad.compute_f1(gold, guess) for gold in counted)
     n = len(RECORDED)
-    assert scores.metrics == pytest.approx({"exact_match": 100 * exact / n, "f1": 100 * f1 / n})
+    assert scores.metrics["exact_match"] == pytest.approx(100 * exact / n)
+    assert scores.metrics["f1"] == pytest.approx(100 * f1 / n)
     assert scores.n == n
+
+
+def test_the_no_answer_threshold_is_tuned_where_some_questions_have_none(
+    encoder: TextEncoder,
+) -> None:
+    has = AnswerExample("1", "Where ?", "Ada lives in Bern .", ("Bern",), (13,), "")
+    lacks = AnswerExample("2", "Who ?", "it rained yesterday .", (), (), "")
+    pipeline = oracle(QA, [has, lacks], encoder)
+    before = evaluate(QA, pipeline, [has, lacks])
+    assert before.metrics["no_answer_accuracy"] == 0.0  # without a threshold all are answered
+    spec = tuned(QA, pipeline, [has, lacks])
+    assert isinstance(spec.options, AnswerOptions)
+    assert spec.options.no_answer_threshold is not None
+    assert 0.0 < spec.options.no_answer_threshold < 1.0
+    # The pipeline still holds the task as it was: what is scored is the task that is given.
+    after = evaluate(spec, pipeline, [has, lacks])
+    assert after.metrics == {
+        "exact_match": 100.0,
+        "f1": 100.0,
+        "no_answer_accuracy": 100.0,
+        "has_answer_exact_match": 100.0,
+        "has_answer_f1": 100.0,
+    }
+    assert tuned(spec, pipeline, [has, lacks]) is spec  # what is set stays
+
+
+def test_other_tasks_are_not_tuned(encoder: TextEncoder) -> None:
+    has = AnswerExample("1", "Where ?", "Ada lives in Bern .", ("Bern",), (13,), "")
+    assert tuned(QA, oracle(QA, [has], encoder), [has]) is QA
+    example = token_example(["Bern"], ["B-LOC"], "")
+    assert tuned(NER, oracle(NER, [example], encoder), [example]) is NER
+
+
+def test_two_systems_are_compared_on_the_same_examples() -> None:
+    examples = [token_example(["Bern", "Ada"], ["B-LOC", "B-PER"], "")] * 40
+    good = [predicted(example, ["B-LOC", "B-PER"]) for example in examples]
+    half = [predicted(example, ["B-LOC", "O"]) for example in examples]
+    before = score(NER, examples, half[:20] + good[20:])
+    after = score(NER, examples, good)
+    found = compare(before, after)
+    assert found.keys() == before.metrics.keys()
+    assert found["recall"].value == pytest.approx(25.0)
+    assert 0.0 < found["f1"].low < found["f1"].value < found["f1"].high
+    assert compare(after, after)["strict_f1"].value == 0.0
+    with pytest.raises(ValueError, match="40 examples cannot be paired with 20"):
+        compare(before, score(NER, examples[:20], good[:20]))
+
+
+def test_scores_as_json_hold_all_but_the_examples() -> None:
+    example = token_example(["Bern", "Ada"], ["B-LOC", "B-PER"], "")
+    scores = score(NER, [example], [predicted(example, ["B-LOC", "B-LOC"])])
+    data = json.loads(json.dumps(scores.to_dict()))
+    assert data["kind"] == "token-classification"
+    assert data["metrics"]["f1"] == data["intervals"]["f1"][0] == 50.0
+    assert data["by_label"]["PER"] == {
+        "correct": 0,
+        "predicted": 0,
+        "gold": 1,
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+    }
+    assert data["confusion"] == {"labels": ["LOC", "PER"], "counts": [[1, 0], [1, 0]]}
+    assert (data["main"], data["n"]) == ("f1", 1)
+
+
+def test_records_hold_gold_and_what_a_client_gets() -> None:
+    example = token_example(["Ada", "Brown", "left"], ["B-PER", "I-PER", "O"], "file:3")
+    (record,) = records(NER, [example], [predicted(example, ["B-PER", "O", "O"])])
+    assert record["gold"] == [{"start": 0, "end": 9, "text": "Ada Brown", "label": "PER"}]
+    assert (record["task"], record["where"]) == ("ner", "file:3")
+    assert [span["end"] for span in record["predicted"]["tasks"]["ner"]] == [3]
+    tags = token_example(["Ada", "left"], ["NN", "VB"], "")
+    (record,) = records(POS, [tags], [DocumentResult("Ada left", {"pos": ()}, ())])
+    assert [gold["label"] for gold in record["gold"]] == ["NN", "VB"]
+    (record,) = records(QA, *([one] for one in answered(["Bern", "in Bern"], "Bern")))
+    assert record["gold"] == ["Bern", "in Bern"]
+    assert record["predicted"]["questions"][0]["answers"][0]["text"] == "Bern"
+    (record,) = records(TOPIC, *([one] for one in classified(TOPIC, ["life"], "weather")))
+    assert record["gold"] == ["life"]
+    assert record["predicted"]["tasks"]["topic"][0]["label"] == "weather"
 
 
 def test_gold_past_the_first_window_counts(encoder: TextEncoder) -> None:

@@ -7,14 +7,19 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from tests.small import OVERLAP, POSITIONS, Corpus, long_sentence, sentences, wordpiece
 from tests.train.oracle import outputs
 from trunkline.annotations import Answers
+from trunkline.decode.spans import join_tags
 from trunkline.encode import Encoded, Row, TextEncoder
 from trunkline.errors import DataError
 from trunkline.kinds import decode
-from trunkline.tasks import AnswerOptions, TaskSpec, TokenOptions
-from trunkline_train.data.examples import AnswerExample, TokenExample, token_example
-from trunkline_train.data.source import load_splits
-from trunkline_train.evaluate import gold_entities
-from trunkline_train.features import IGNORE, build_features
+from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
+from trunkline_train.data.examples import (
+    AnswerExample,
+    TextExample,
+    TokenExample,
+    token_example,
+)
+from trunkline_train.data.source import read_splits
+from trunkline_train.features import IGNORE, build_features, check_fronts
 
 NER = TaskSpec(
     "ner",
@@ -23,6 +28,7 @@ NER = TaskSpec(
     TokenOptions("spans"),
 )
 QA = TaskSpec("qa", "question-answering", (), AnswerOptions())
+TOPIC = TaskSpec("topic", "text-classification", ("life", "news"), TextOptions())
 
 
 def bytelevel(*, trim: bool) -> Tokenizer:
@@ -70,6 +76,11 @@ def tagged(sentence: Sequence[tuple[str, str]]) -> TokenExample:
     return token_example([word for word, _ in sentence], [tag for _, tag in sentence], "here")
 
 
+def gold(example: TokenExample) -> list[tuple[int, int, str]]:
+    words = example.words
+    return [(words[a][0], words[b - 1][1], label) for a, b, label in join_tags(example.tags)]
+
+
 def asked(context: str, answer: str, question: str = "Where ?") -> AnswerExample:
     start = context.rindex(answer) if answer else 0
     found = ((answer,), (start,)) if answer else ((), ())
@@ -85,11 +96,11 @@ def test_targets_decode_to_the_gold_spans(
     encoded = Encoded(encoder.tokenize(example.text), tuple(f.row for f in features))
     spans = decode(NER, encoded, [outputs(NER, feature) for feature in features])
     assert isinstance(spans, tuple)
-    assert [(s.start, s.end, s.label) for s in spans] == gold_entities(example)
+    assert [(s.start, s.end, s.label) for s in spans] == gold(example)
 
 
 def test_targets_decode_to_the_gold_answers(encoder: TextEncoder, corpus: Corpus) -> None:
-    examples, _ = load_splits(corpus.load().tasks["qa"])
+    examples = read_splits(corpus.load().tasks["qa"]).train
     for example in examples[:20]:
         assert isinstance(example, AnswerExample)
         features = build_features(QA, [example], encoder)
@@ -196,6 +207,66 @@ def test_rows_are_those_of_serving(pieces: TextEncoder) -> None:
     served = pieces.rows(pieces.tokenize(example.text))
     trained = [feature.row for feature in build_features(NER, [example], pieces)]
     assert list(map(ids, trained)) == list(map(ids, served))
+
+
+def test_rows_of_questions_are_those_of_serving(pieces: TextEncoder) -> None:
+    examples = [asked(CONTEXT, "Bern", "Who ?"), asked(CONTEXT, "Ada")]
+    served = [
+        row
+        for example in examples
+        for row in pieces.rows(pieces.tokenize(CONTEXT), pieces.tokenize(example.question))
+    ]
+    trained = [feature.row for feature in build_features(QA, examples, pieces)]
+    assert list(map(ids, trained)) == list(map(ids, served))
+
+
+def text(label: str | tuple[str, ...], pair: str | None = None) -> TextExample:
+    return TextExample(CONTEXT, pair, (label,) if isinstance(label, str) else label, "here")
+
+
+def test_every_window_has_the_label_of_the_text(pieces: TextEncoder) -> None:
+    features = build_features(TOPIC, [text("news"), text("life")], pieces)
+    windows = len(pieces.rows(pieces.tokenize(CONTEXT)))
+    assert windows > 1
+    found = [feature.targets["label"] for feature in features]
+    assert [(label.ndim, int(label)) for label in found] == [(0, 1)] * windows + [(0, 0)] * windows
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"), [((), [0, 0]), (("news",), [0, 1]), (("news", "life"), [1, 1])]
+)
+def test_many_labels_are_ones_among_zeros(
+    pieces: TextEncoder, labels: tuple[str, ...], wanted: list[int]
+) -> None:
+    spec = TaskSpec("t", "text-classification", TOPIC.labels, TextOptions(multi_label=True))
+    for feature in build_features(spec, [text(labels)], pieces):
+        assert feature.targets["labels"].tolist() == wanted
+
+
+def test_the_second_text_of_a_pair_stands_in_front(pieces: TextEncoder) -> None:
+    spec = TaskSpec("t", "text-classification", TOPIC.labels, TextOptions(pair=True))
+    features = build_features(spec, [text("life", "it rained")], pieces)
+    served = pieces.rows(pieces.tokenize(CONTEXT), pieces.tokenize("it rained"))
+    assert [ids(feature.row) for feature in features] == [ids(row) for row in served]
+    long = text("life", "it " * (pieces.max_question_tokens + 1))
+    with pytest.raises(DataError, match=r"here: text_pair: has 31 tokens, at most 30 are read; sh"):
+        build_features(spec, [long], pieces)
+    with pytest.raises(DataError, match=r"here: text_pair: has 31 tokens"):
+        check_fronts([text("life", "it"), long], pieces)
+
+
+def test_unknown_label_of_a_text_is_named(pieces: TextEncoder) -> None:
+    with pytest.raises(DataError, match=r"here: label 'sport' is not in the training data \(life,"):
+        build_features(TOPIC, [text("sport")], pieces)
+
+
+def test_examples_tokenised_together_give_what_each_gives_alone(encoder: TextEncoder) -> None:
+    examples = [tagged(sentence) for sentence in sentences(700, 3)]
+    together = build_features(NER, examples, encoder)
+    alone = [feature for one in examples for feature in build_features(NER, [one], encoder)]
+    assert [ids(feature.row) for feature in together] == [ids(feature.row) for feature in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.targets["labels"].tolist() == other.targets["labels"].tolist()
 
 
 def ids(row: Row) -> list[int]:

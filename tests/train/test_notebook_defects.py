@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.small import OVERLAP, POSITIONS, Corpus, bert, long_sentence, wordpiece
-from tests.train.oracle import Told, oracle, outputs
+from tests.train.oracle import oracle, outputs
 from trunkline import Answer, Document, DocumentResult, Question, QuestionResult
 from trunkline.encode import Encoded, TextEncoder
 from trunkline.errors import DataError
@@ -25,11 +25,13 @@ from trunkline_train import loop
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
 from trunkline_train.config import Limit, TaskConfig
 from trunkline_train.data.examples import AnswerExample, TokenExample, token_example
-from trunkline_train.data.source import load_splits, load_test
-from trunkline_train.evaluate import evaluate
+from trunkline_train.data.source import load_test, read_splits
+from trunkline_train.evaluate import evaluate, score
 from trunkline_train.features import IGNORE, build_features
-from trunkline_train.loop import TaskData
+from trunkline_train.loop import Run
 from trunkline_train.model.multitask import MultitaskModel
+from trunkline_train.parallel import Workers
+from trunkline_train.step import Stepper, StepResult
 
 NER = TaskSpec(
     "ner",
@@ -39,12 +41,11 @@ NER = TaskSpec(
 )
 QA = TaskSpec("qa", "question-answering", (), AnswerOptions())
 STILL = (
-    "training.dropout=0",
-    "training.attention_dropout=0",
+    "model.dropout=0",
+    "model.attention_dropout=0",
     "tasks.ner.limit.train=24",
     "tasks.qa.limit.train=40",
 )
-FULL = torch.autocast("cpu", torch.bfloat16, enabled=False)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,18 @@ def tagged(pairs: Sequence[tuple[str, str]]) -> TokenExample:
     return token_example([word for word, _ in pairs], [tag for _, tag in pairs], "here")
 
 
-def prepared(corpus: Corpus, *changes: str) -> tuple[list[TaskData], Checkpoint]:
+def prepared(corpus: Corpus, *changes: str) -> Run:
     torch.manual_seed(0)
-    return loop._prepare(corpus.load(*STILL, *changes), None)
+    return loop._prepare(corpus.load(*STILL, *changes), Workers("cpu"), None)
+
+
+def step(run: Run, number: int = 0) -> StepResult:
+    """Leaves a step's gradient on the model."""
+    workers = Workers("cpu")
+    made = Stepper(
+        run.checkpoint, run.streams, mixer=run.mixer, balancer=run.balancer, workers=workers
+    )
+    return made.run(number)
 
 
 def answered(text: str) -> DocumentResult:
@@ -83,7 +93,7 @@ def predicted(tags: Sequence[str], encoder: TextEncoder) -> list[tuple[str, str]
 
 def test_d1_a_limit_takes_examples_of_many_articles(corpus: Corpus) -> None:
     path = str(corpus.folder / "qa.train.json")
-    train, dev = load_splits(TaskConfig("question-answering", path, limit=Limit(20, 2)))
+    train, dev, _ = read_splits(TaskConfig("question-answering", path, limit=Limit(20, 2)))
     assert len({example.group for example in train}) > 10
     assert not {example.group for example in train} & {example.group for example in dev}
 
@@ -92,10 +102,9 @@ def test_d2_nothing_depends_on_an_unset_seed(corpus: Corpus) -> None:
     def weights() -> list[torch.Tensor]:
         random.seed()
         np.random.seed()
-        data, checkpoint = prepared(corpus)
-        torch.manual_seed(5)
-        loop._step(checkpoint, data, 3, FULL)
-        return [p.grad for p in checkpoint.model.parameters() if p.grad is not None]
+        run = prepared(corpus)
+        step(run, 3)
+        return [p.grad for p in run.checkpoint.model.parameters() if p.grad is not None]
 
     one, two = weights(), weights()
     assert all(torch.equal(*pair) for pair in zip(one, two, strict=True))
@@ -107,7 +116,7 @@ def test_d3_the_case_of_the_text_reaches_the_model(encoder: TextEncoder) -> None
 
 def test_d4_a_source_that_fails_is_never_replaced_by_another(corpus: Corpus) -> None:
     with pytest.raises(DataError, match="hub:eriktks/conll2003#train: cannot be loaded"):
-        load_splits(corpus.load("tasks.ner.train=hub:eriktks/conll2003#train").tasks["ner"])
+        read_splits(corpus.load("tasks.ner.train=hub:eriktks/conll2003#train").tasks["ner"])
 
 
 def test_d5_labels_come_from_the_data_and_stay_with_the_model(checkpoint: Checkpoint) -> None:
@@ -127,13 +136,12 @@ def test_d6_a_long_sentence_keeps_its_gold_in_training_and_score(encoder: TextEn
 
 
 def test_d7_a_batch_is_padded_little_over_its_longest_row(corpus: Corpus) -> None:
-    data, checkpoint = prepared(corpus)
-    for task in data:
-        for step in range(task.batches.per_pass):
-            batch = [task.features[index] for index in task.batches.at(step)]
-            inputs, _ = loop.collate(batch, checkpoint.pad_id, torch.device("cpu"), POSITIONS)
-            longest = max(len(feature.row) for feature in batch)
-            assert longest <= inputs["input_ids"].shape[1] < min(longest + 16, POSITIONS)
+    run = prepared(corpus)
+    for stream in run.streams:
+        for number in range(stream.batches.per_pass):
+            batch = stream.batch(number, run.checkpoint.pad_id, POSITIONS)
+            longest = int(batch.inputs["attention_mask"].sum(dim=1).max())
+            assert longest <= batch.shape[1] < min(longest + 16, POSITIONS + 1)
 
 
 def test_d8_a_long_question_is_named_and_every_window_is_full(encoder: TextEncoder) -> None:
@@ -146,12 +154,11 @@ def test_d8_a_long_question_is_named_and_every_window_is_full(encoder: TextEncod
 
 
 def test_d9_the_model_sees_which_segment_is_the_context(corpus: Corpus) -> None:
-    data, checkpoint = prepared(corpus)
-    (feature, *_) = data[1].features
-    inputs, _ = loop.collate([feature], checkpoint.pad_id, torch.device("cpu"))
+    run = prepared(corpus)
+    inputs = run.streams[1].batch(0, run.checkpoint.pad_id, POSITIONS).inputs
     assert inputs["token_type_ids"].unique().tolist() == [0, 1]
     flat = {**inputs, "token_type_ids": torch.zeros_like(inputs["token_type_ids"])}
-    model = checkpoint.model.eval()
+    model = run.checkpoint.model.eval()
     assert not torch.allclose(model.hidden(**inputs), model.hidden(**flat))
 
 
@@ -159,34 +166,33 @@ def test_d9_the_model_sees_which_segment_is_the_context(corpus: Corpus) -> None:
 
 
 def test_o1_every_step_trains_every_task_to_the_end(corpus: Corpus) -> None:
-    data, checkpoint = prepared(corpus)
-    small, large = (task.batches.per_pass for task in data)
+    run = prepared(corpus)
+    small, large = (stream.batches.per_pass for stream in run.streams)
     assert (small, large) == (3, 5)
-    for step in (0, small, large - 1, 3 * large - 1):
-        checkpoint.model.zero_grad()
-        losses, _ = loop._step(checkpoint, data, step, FULL)
+    for number in (0, small, large - 1, 3 * large - 1):
+        run.checkpoint.model.zero_grad()
+        losses = step(run, number).losses
         assert set(losses) == {"ner", "qa"}
         for task in losses:
-            gradient = checkpoint.model.head(task).linear.weight.grad
+            gradient = run.checkpoint.model.head(task).linear.weight.grad
             assert gradient is not None
             assert float(gradient.abs().max()) > 0.0
 
 
 def test_o2_batches_follow_from_the_step_without_any_iterator(corpus: Corpus) -> None:
-    data, _ = prepared(corpus)
-    assert [data[1].batches.at(step) for step in (4, 0, 4)] == [
-        data[1].batches.at(step) for step in (4, 0, 4)
+    batches = prepared(corpus).streams[1].batches
+    assert [batches.at(number) for number in (4, 0, 4)] == [
+        batches.at(number) for number in (4, 0, 4)
     ]
 
 
 def update(corpus: Corpus, *changes: str) -> torch.Tensor:
     """Returns what the first step does to the encoder, as one vector."""
-    data, checkpoint = prepared(corpus, *changes)
-    model = checkpoint.model
+    run = prepared(corpus, *changes)
+    model = run.checkpoint.model
     before = torch.cat([p.detach().flatten() for p in model.encoder.parameters()])
-    torch.manual_seed(5)
-    loop._step(checkpoint, data, 0, FULL)
-    loop._optimizer(model, checkpoint.config.training).step()
+    step(run)
+    run.optimizer.step()
     return torch.cat([p.detach().flatten() for p in model.encoder.parameters()]) - before
 
 
@@ -202,8 +208,8 @@ def test_o3_a_weight_changes_the_update_even_under_clipping(corpus: Corpus) -> N
 
 
 def test_o4_biases_and_norms_do_not_decay(corpus: Corpus) -> None:
-    _, checkpoint = prepared(corpus)
-    groups = loop._optimizer(checkpoint.model, checkpoint.config.training).param_groups
+    run = prepared(corpus)
+    checkpoint, groups = run.checkpoint, run.optimizer.param_groups
     names = {id(parameter): name for name, parameter in checkpoint.model.named_parameters()}
     decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
     assert decays.keys() == set(names.values())
@@ -214,17 +220,15 @@ def test_o4_biases_and_norms_do_not_decay(corpus: Corpus) -> None:
 
 def test_o5_the_logged_loss_is_not_the_weighted_one(corpus: Corpus) -> None:
     def losses(*changes: str) -> dict[str, float]:
-        data, checkpoint = prepared(corpus, *changes)
-        torch.manual_seed(5)
-        return loop._step(checkpoint, data, 0, FULL)[0]
+        return step(prepared(corpus, *changes)).losses
 
     assert losses() == losses("tasks.ner.weight=20")
 
 
 def test_o6_no_parameter_is_idle_and_the_best_model_is_kept(corpus: Corpus, trained: Path) -> None:
-    data, checkpoint = prepared(corpus)
-    loop._step(checkpoint, data, 0, FULL)
-    idle = [name for name, p in checkpoint.model.named_parameters() if p.grad is None]
+    run = prepared(corpus)
+    step(run)
+    idle = [name for name, p in run.checkpoint.model.named_parameters() if p.grad is None]
     assert idle == []
     assert load_checkpoint(trained / "best").progress.best is not None
 
@@ -248,7 +252,7 @@ def test_o7_a_head_knows_its_own_labels_and_a_batch_without_any_gives_no_nan() -
 def test_e1_any_gold_answer_counts_after_normalising(guess: str) -> None:
     golds = ("City of Saint Denis", "SaintDenis", "Saint Denis")
     example = AnswerExample("1", "Where?", "", golds, (0, 0, 0), "")
-    assert evaluate(QA, Told([answered(guess)]), [example]).metrics["exact_match"] == 100.0
+    assert score(QA, [example], [answered(guess)]).metrics["exact_match"] == 100.0
 
 
 def test_e2_questions_are_counted_and_not_their_windows(encoder: TextEncoder) -> None:
@@ -263,7 +267,7 @@ def test_e2_questions_are_counted_and_not_their_windows(encoder: TextEncoder) ->
 
 def test_e3_f1_is_reported() -> None:
     example = AnswerExample("1", "Where?", "", ("New York City",), (0,), "")
-    scores = evaluate(QA, Told([answered("New York")]), [example])
+    scores = score(QA, [example], [answered("New York")])
     assert scores.metrics == pytest.approx({"exact_match": 0.0, "f1": 80.0})
 
 

@@ -2,17 +2,43 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import RobertaConfig
+from transformers import AutoConfig, AutoModel, MambaConfig, PreTrainedModel, RobertaConfig
 
 from tests.small import POSITIONS, Corpus, bert, save_encoder, wordpiece
 from trunkline.errors import ConfigError
-from trunkline_train.config import RowsConfig
+from trunkline_train.checkpoint import Checkpoint
+from trunkline_train.config import ModelConfig, RowsConfig
+from trunkline_train.model.dropout import quicken_dropout
+from trunkline_train.model.layers import find_layers, freeze, keep_layers, recompute_activations
 from trunkline_train.model.pretrained import (
     encoder_from_config,
     load_pretrained,
     longest_row,
     text_encoder,
 )
+
+SIZES = {
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+}
+
+
+def small(kind: str, layers: int) -> PreTrainedModel:
+    """Returns an untrained encoder of an architecture, always the same."""
+    torch.manual_seed(0)
+    names = {"distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads"}}.get(kind, {})
+    sizes = {**SIZES, "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": layers}
+    if kind == "distilbert":
+        sizes["hidden_dim"] = sizes["intermediate_size"]
+    config = AutoConfig.for_model(kind, **{names.get(key, key): v for key, v in sizes.items()})
+    model: PreTrainedModel = AutoModel.from_config(config)
+    return model
 
 
 def test_a_local_folder_loads_as_it_was_saved(corpus: Corpus) -> None:
@@ -23,11 +49,128 @@ def test_a_local_folder_loads_as_it_was_saved(corpus: Corpus) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_attention_dropout_is_set_on_request(corpus: Corpus) -> None:
+def test_dropouts_are_set_on_request(corpus: Corpus) -> None:
     kept = load_pretrained(str(corpus.encoder)).encoder.config
-    changed = load_pretrained(str(corpus.encoder), 0.0).encoder.config
-    assert (kept.attention_probs_dropout_prob, changed.attention_probs_dropout_prob) == (0.1, 0.0)
-    assert changed.hidden_dropout_prob == kept.hidden_dropout_prob
+    changed = load_pretrained(str(corpus.encoder), ModelConfig(attention_dropout=0.0)).encoder
+    assert (kept.attention_probs_dropout_prob, kept.hidden_dropout_prob) == (0.1, 0.1)
+    assert changed.config.attention_probs_dropout_prob == 0.0
+    assert changed.config.hidden_dropout_prob == 0.1
+    changed = load_pretrained(str(corpus.encoder), ModelConfig(hidden_dropout=0.3)).encoder
+    shares = {part.p for part in changed.modules() if isinstance(part, torch.nn.Dropout)}
+    assert shares == {0.1, 0.3}
+
+
+def test_dropouts_have_other_names_elsewhere(tmp_path: Path) -> None:
+    save_encoder(tmp_path, small("distilbert", 2), wordpiece())
+    wanted = ModelConfig(hidden_dropout=0.2, attention_dropout=0.0)
+    config = load_pretrained(str(tmp_path), wanted).encoder.config
+    assert (config.dropout, config.attention_dropout) == (0.2, 0.0)
+
+
+def test_a_dropout_that_the_encoder_lacks_is_refused(tmp_path: Path) -> None:
+    config = MambaConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, pad_token_id=0)
+    save_encoder(tmp_path, AutoModel.from_config(config), wordpiece())
+    with pytest.raises(ConfigError, match=r"model.attention_dropout: .*'mamba' has none to set"):
+        load_pretrained(str(tmp_path), ModelConfig(attention_dropout=0.0))
+
+
+KINDS = ("bert", "roberta", "electra", "distilbert", "deberta-v2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evenly_spaced_layers_stay(tmp_path: Path, kind: str) -> None:
+    whole = small(kind, 6)
+    save_encoder(tmp_path / "whole", whole, wordpiece())
+    cut = load_pretrained(str(tmp_path / "whole"), ModelConfig(layers=3)).encoder
+    name, layers = find_layers(cut, "model.layers")
+    before = whole.get_submodule(name)
+    for kept, index in zip(layers, (1, 3, 5), strict=True):
+        for one, other in zip(kept.parameters(), before[index].parameters(), strict=True):
+            assert torch.equal(one, other)
+    save_encoder(tmp_path / "cut", cut, wordpiece())
+    again = encoder_from_config(str(tmp_path / "cut"))
+    assert again.config.num_hidden_layers == 3
+    again.load_state_dict(cut.state_dict())
+    ids = torch.arange(4, 14)[None]
+    with torch.no_grad():
+        assert torch.equal(again.eval()(ids)[0], cut.eval()(ids)[0])
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "kept"), [(12, 4, [2, 5, 8, 11]), (6, 4, [0, 2, 3, 5]), (6, 1, [5])]
+)
+def test_the_last_layer_is_among_them(total: int, count: int, kept: list[int]) -> None:
+    encoder = small("bert", total)
+    before = list(encoder.encoder.layer)
+    keep_layers(encoder, count)
+    assert [before.index(layer) for layer in encoder.encoder.layer] == kept
+
+
+def test_more_layers_than_there_are_are_refused(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match=r"^model.layers: 3 is over the encoder's 2 layers$"):
+        load_pretrained(str(corpus.encoder), ModelConfig(layers=3))
+    with pytest.raises(ConfigError, match=r"^model.freeze_layers: 3 is over .* 2 layers$"):
+        load_pretrained(str(corpus.encoder), ModelConfig(freeze_layers=3))
+
+
+def test_layers_that_share_weights_or_differ_cannot_be_dropped() -> None:
+    with pytest.raises(ConfigError, match="'albert' has no list of layers"):
+        keep_layers(small("albert", 4), 2)
+    with pytest.raises(ConfigError, match="layers of 'modernbert' are not all alike"):
+        keep_layers(small("modernbert", 4), 2)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "modernbert"])
+def test_frozen_parts_need_no_gradient(kind: str) -> None:
+    encoder = small(kind, 3)
+    freeze(encoder, ModelConfig(freeze_embeddings=True, freeze_layers=2))
+    name, _ = find_layers(encoder, "")
+    trained = [key for key, value in encoder.named_parameters() if value.requires_grad]
+    assert any(key.startswith(f"{name}.2.") for key in trained)
+    assert not any(key.startswith(("embeddings", f"{name}.0.", f"{name}.1.")) for key in trained)
+    assert not encoder.get_input_embeddings().weight.requires_grad
+
+
+def test_an_encoder_that_cannot_recompute_is_refused() -> None:
+    encoder = small("bert", 1)
+    encoder.supports_gradient_checkpointing = False
+    with pytest.raises(ConfigError, match=r"^training.gradient_checkpointing: 'bert' cannot"):
+        recompute_activations(encoder)
+
+
+def test_a_trained_run_can_be_the_encoder(trained: Path, checkpoint: Checkpoint) -> None:
+    for folder in (trained, trained / "best"):
+        found = load_pretrained(str(folder), ModelConfig(layers=1, hidden_dropout=0.3))
+        source = checkpoint.model.encoder
+        assert found.pad_id == checkpoint.pad_id
+        assert found.tokenizer.get_vocab() == wordpiece().get_vocab()
+        assert torch.equal(
+            found.encoder.embeddings.word_embeddings.weight,
+            source.embeddings.word_embeddings.weight,
+        )
+        (layer,) = found.encoder.encoder.layer
+        for one, other in zip(
+            layer.parameters(), source.encoder.layer[1].parameters(), strict=True
+        ):
+            assert torch.equal(one, other)
+        assert layer.output.dropout.p == 0.3
+    assert len(source.encoder.layer) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
+    found = []
+    for recompute in (False, True):
+        encoder = small(kind, 2).train()
+        quicken_dropout(encoder)
+        if recompute:
+            recompute_activations(encoder)
+        keys = set(encoder.state_dict())
+        torch.manual_seed(1)
+        encoder(torch.arange(4, 34).view(3, 10))[0].square().sum().backward()
+        assert set(encoder.state_dict()) == keys
+        found.append([p.grad for p in encoder.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_half_precision_weights_are_trained_and_run_in_full(tmp_path: Path) -> None:

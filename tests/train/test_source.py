@@ -8,7 +8,8 @@ from tests.small import Corpus, sentences, write_conll
 from trunkline.errors import DataError
 from trunkline_train.config import Limit, TaskConfig
 from trunkline_train.data.examples import Example
-from trunkline_train.data.source import load_splits, load_test
+from trunkline_train.data.source import load_test, read_splits
+from trunkline_train.data.tables import load_hub
 
 Hub = Callable[..., str]
 
@@ -34,6 +35,10 @@ def tokens(train: str, **options: object) -> TaskConfig:
     return TaskConfig("token-classification", train, **options)
 
 
+def texts(train: str, **options: object) -> TaskConfig:
+    return TaskConfig("text-classification", train, **options)
+
+
 def words(tags: list[object], column: str = "ner_tags") -> dict[str, list[object]]:
     return {"tokens": [["Ada", "of", "Bern"], []], column: [tags, []]}
 
@@ -52,7 +57,7 @@ def test_hub_labels_take_their_names_from_the_data(hub: Hub) -> None:
     names = class_labels("B-LOC", "I-PER", "O")
     source = hub(words([1, 2, 0]), names)
     task = tokens(f"{source}#train", dev=f"{source}#validation")
-    (train,), (dev,) = load_splits(task)
+    (train,), (dev,), _ = read_splits(task)
     assert train.tags == dev.tags == ("B-PER", "O", "B-LOC")
     assert train.text == "Ada of Bern"
 
@@ -72,29 +77,83 @@ def test_hub_questions_are_read(hub: Hub) -> None:
     assert (example.id, example.answers, example.starts) == ("7", ("Bern",), (13,))
 
 
+def test_hub_texts_take_class_names_and_lists_of_them(hub: Hub) -> None:
+    label = datasets.ClassLabel(names=["World", "Sports"])
+    text = datasets.Value("string")
+    features = datasets.Features({"text": text, "label": label, "all": datasets.List(label)})
+    source = hub({"text": ["a", "b"], "label": [1, 0], "all": [[1, 0], []]}, features)
+    one, two = load_test(texts(source, test=source), "test")
+    assert (one.labels, two.labels) == (("Sports",), ("World",))
+    multi = texts(source, test=source, column="all", options={"multi_label": True})
+    assert [e.labels for e in load_test(multi, "test")] == [("Sports", "World"), ()]
+    assert one.where == f"{source} row 0"
+
+
+def test_local_parquet_keeps_the_class_names_of_datasets(hub: Hub) -> None:
+    source = hub(words([1, 2, 0]), class_labels("B-LOC", "I-PER", "O"))
+    path = f"{source.removeprefix('hub:')}/train-00000-of-00001.parquet"
+    (example,) = load_test(tokens(path, test=path), "test")
+    assert example.tags == ("B-PER", "O", "B-LOC")
+
+
+def test_class_that_is_none_is_named(hub: Hub) -> None:
+    label = datasets.ClassLabel(names=["World", "Sports"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+    source = hub({"text": ["a", "b"], "label": [1, -1]}, features)
+    with pytest.raises(DataError, match="set row 1: class -1 is none of the 2; does the split"):
+        load_test(texts(source, test=source), "test")
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("hub:imdb", (("imdb", None), {"split": "train", "revision": None})),
+        ("hub:a/b#test", (("a/b", None), {"split": "test", "revision": None})),
+        (
+            "hub:a/b:sub-1.0@v2#train[:10%]",
+            (("a/b", "sub-1.0"), {"split": "train[:10%]", "revision": "v2"}),
+        ),
+        ("hub:a/b@refs/pr/1#x", (("a/b", None), {"split": "x", "revision": "refs/pr/1"})),
+    ],
+)
+def test_hub_source_names_subset_revision_and_split(
+    monkeypatch: pytest.MonkeyPatch, source: str, asked: object
+) -> None:
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **options: (args, options))
+    load_hub.cache_clear()
+    assert load_hub(source) == asked
+    load_hub.cache_clear()
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:#train", "hub:a#", "hub:a:b:c#train"])
+def test_malformed_hub_source_is_refused(source: str) -> None:
+    with pytest.raises(DataError, match=r"does not have the form hub:NAME\[:SUBSET\]"):
+        load_hub(source)
+
+
 def test_missing_feature_names_those_there_are(hub: Hub) -> None:
     source = hub(words(["O", "O", "O"], "tags"))
-    with pytest.raises(DataError, match="no feature 'ner_tags'; it has tokens, tags: set column"):
-        load_splits(tokens(source))
+    with pytest.raises(DataError, match="no row has the column 'ner_tags'; there are tokens, tags"):
+        read_splits(tokens(source))
 
 
 def test_hub_label_that_is_not_iob_names_the_row(hub: Hub) -> None:
     source = hub(words(["O", "IN", "O"]))
-    with pytest.raises(DataError, match="label 'IN' is not IOB"):
-        load_splits(tokens(source))
+    with pytest.raises(DataError, match="set row 0, token 1: label 'IN' is not IOB"):
+        read_splits(tokens(source))
 
 
 @pytest.mark.parametrize("name", ["hub:no/such-set", "hub:no/such-set#nothing"])
 def test_data_set_that_cannot_be_loaded_is_one_line(hub: Hub, name: str) -> None:
     with pytest.raises(DataError, match="cannot be loaded from the hub") as caught:
-        load_splits(tokens(name))
+        read_splits(tokens(name))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_empty_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n\n")
     with pytest.raises(DataError, match="empty: holds no examples"):
-        load_splits(tokens(str(tmp_path / "empty")))
+        read_splits(tokens(str(tmp_path / "empty")))
 
 
 def test_test_split_must_be_named(corpus: Corpus) -> None:
@@ -108,15 +167,15 @@ def questions(corpus: Corpus, **options: object) -> TaskConfig:
 
 
 def test_hold_out_keeps_contexts_apart(corpus: Corpus) -> None:
-    train, dev = load_splits(questions(corpus))
+    train, dev, _ = read_splits(questions(corpus))
     assert len(train) + len(dev) == 80
     assert len(dev) >= 4  # a twentieth, in whole contexts
     assert not {e.group for e in train} & {e.group for e in dev}
 
 
 def test_hold_out_is_the_same_every_time_and_not_the_head(corpus: Corpus) -> None:
-    train, dev = load_splits(questions(corpus))
-    assert (train, dev) == load_splits(questions(corpus))
+    train, dev, _ = read_splits(questions(corpus))
+    assert (train, dev, ()) == read_splits(questions(corpus))
     everything = load_test(questions(corpus, test=str(corpus.folder / "qa.train.json")), "test")
     assert dev != everything[: len(dev)]
     assert [e for e in everything if e in dev] == dev  # in the order of the file
@@ -125,7 +184,7 @@ def test_hold_out_is_the_same_every_time_and_not_the_head(corpus: Corpus) -> Non
 def test_hold_out_of_one_context_is_refused(tmp_path: Path) -> None:
     write_conll(tmp_path / "one", sentences(1, 1) * 3)
     with pytest.raises(DataError, match="too little data to hold out a dev split; give dev"):
-        load_splits(tokens(str(tmp_path / "one")))
+        read_splits(tokens(str(tmp_path / "one")))
 
 
 def places(all_examples: list[Example], chosen: list[Example]) -> list[int]:
@@ -134,10 +193,10 @@ def places(all_examples: list[Example], chosen: list[Example]) -> list[int]:
 
 def test_limit_samples_the_whole_file_the_same_way_every_time(corpus: Corpus) -> None:
     dev = str(corpus.folder / "qa.dev.json")
-    everything, _ = load_splits(questions(corpus, dev=dev))
-    limited, few = load_splits(questions(corpus, dev=dev, limit=Limit(train=10, dev=3)))
+    everything, _, _ = read_splits(questions(corpus, dev=dev))
+    limited, few, _ = read_splits(questions(corpus, dev=dev, limit=Limit(train=10, dev=3)))
     assert (len(limited), len(few)) == (10, 3)
-    assert limited == load_splits(questions(corpus, dev=dev, limit=Limit(train=10)))[0]
+    assert limited == read_splits(questions(corpus, dev=dev, limit=Limit(train=10))).train
     found = places(everything, limited)
     assert found == sorted(set(found))
     assert found[-1] > 40  # the head of the file is one article
@@ -145,4 +204,52 @@ def test_limit_samples_the_whole_file_the_same_way_every_time(corpus: Corpus) ->
 
 def test_limit_over_the_size_takes_all(corpus: Corpus) -> None:
     dev = str(corpus.folder / "qa.dev.json")
-    assert len(load_splits(questions(corpus, dev=dev, limit=Limit(train=1000)))[0]) == 80
+    assert len(read_splits(questions(corpus, dev=dev, limit=Limit(train=1000))).train) == 80
+
+
+def test_several_sources_are_read_as_one_corpus(tmp_path: Path) -> None:
+    write_conll(tmp_path / "a", sentences(7, 1))
+    (tmp_path / "b.jsonl").write_text('{"tokens": ["Rain"], "ner_tags": ["B-MISC"]}\n')
+    both = (str(tmp_path / "a"), str(tmp_path / "b.jsonl"))
+    train, dev, labels = read_splits(tokens(both, dev=both))
+    assert train == dev
+    assert len(train) == 8
+    assert {"B-LOC", "B-PER", "B-MISC"} < set(labels)
+
+
+def test_each_of_several_sources_must_hold_something(tmp_path: Path) -> None:
+    write_conll(tmp_path / "a", sentences(7, 1))
+    (tmp_path / "b").write_text("")
+    with pytest.raises(DataError, match="b: holds no examples"):
+        read_splits(tokens((str(tmp_path / "a"), str(tmp_path / "b"))))
+
+
+def test_downsample_keeps_a_share_of_every_split_before_the_limit(corpus: Corpus) -> None:
+    paths = {split: str(corpus.folder / f"qa.{split}.json") for split in ("dev", "test")}
+    everything, dev, _ = read_splits(questions(corpus, **paths))
+    half = questions(corpus, **paths, downsample=0.5, limit=Limit(train=30))
+    train, fewer, _ = read_splits(half)
+    assert (len(train), len(fewer), len(load_test(half, "test"))) == (30, 8, 8)
+    assert [len(one) for one in (everything, dev)] == [80, 16]
+    assert (train, fewer) == read_splits(half)[:2]
+    wider = read_splits(questions(corpus, **paths, downsample=0.5)).train
+    assert len(wider) == 40
+    assert places(wider, train) == sorted(places(wider, train))
+
+
+def test_downsample_leaves_at_least_one(corpus: Corpus) -> None:
+    train, dev, _ = read_splits(questions(corpus, downsample=1e-6))
+    assert (len(train), len(dev)) == (1, 1)
+
+
+def test_labels_are_those_of_all_training_data_sampled_or_not(corpus: Corpus) -> None:
+    path = str(corpus.folder / "ner.train")
+    assert (
+        read_splits(tokens(path, limit=Limit(train=1))).labels == read_splits(tokens(path)).labels
+    )
+
+
+def test_dev_label_that_training_never_had_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "dev").write_text("it O\n\nAlps B-MISC\n")
+    with pytest.raises(DataError, match=r"dev:3: label 'B-MISC' is not in the training data"):
+        read_splits(tokens(str(corpus.folder / "ner.train"), dev=str(tmp_path / "dev")))

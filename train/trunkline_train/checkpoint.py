@@ -1,17 +1,20 @@
 """Checkpoints: safetensors and JSON, no pickle; written whole or not at all.
 
-FOLDER/model.safetensors     encoder and heads
-FOLDER/checkpoint.json       tasks with labels, rows, progress, scores, the whole configuration
+FOLDER/model.safetensors     encoder and heads; low-rank updates are merged in
+FOLDER/checkpoint.json       tasks with labels, progress, scores, the whole configuration
 FOLDER/tokenizer.json        the `tokenizers` file
 FOLDER/config.json           the encoder's architecture
-FOLDER/state.safetensors     optimiser moments and random state   (only where training can go on)
-FOLDER/state.json            optimiser groups and scheduler
+FOLDER/state.safetensors     optimiser moments, and weights not merged  (where training can go on)
+FOLDER/state.json            optimiser groups
+
+Order, dropout and learning rates follow from the number of the step; they need no saving.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from trunkline.encode import TextEncoder
 from trunkline.errors import CheckpointError
@@ -31,21 +33,36 @@ from trunkline.pipeline import Pipeline
 from trunkline.structure import plain
 from trunkline.tasks import TaskSpec
 from trunkline_train.config import Config, parse_config
+from trunkline_train.model.lora import plain_state
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import encoder_from_config
 from trunkline_train.torch_runner import TorchRunner
 
 _META, _WEIGHTS, _TOKENIZER = "checkpoint.json", "model.safetensors", "tokenizer.json"
 _STATE, _STATE_META = "state.safetensors", "state.json"
-FORMAT = 1
+_MODEL = "model."  # prefix, in the state, of weights that the plain model has otherwise
+FORMAT = 2
 
 
 @dataclass
 class Progress:
-    """How far training is: finished steps, and the best mean dev score so far, in points."""
+    """How far training is.
+
+    Attributes:
+        step: Finished optimiser steps.
+        drawn: Batches drawn of each data set.
+        best: Best mean dev score so far, in points.
+        by_task: Best dev score of each task, in points.
+        stale: Epochs since the best one.
+        balancer: State of the loss weights.
+    """
 
     step: int = 0
+    drawn: dict[str, int] = field(default_factory=dict)
     best: float | None = None
+    by_task: dict[str, float] = field(default_factory=dict)
+    stale: int = 0
+    balancer: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,12 +94,9 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path,
-    checkpoint: Checkpoint,
-    optimizer: Optimizer | None = None,
-    scheduler: LRScheduler | None = None,
+    folder: Path, checkpoint: Checkpoint, optimizer: Optimizer | None = None
 ) -> None:
-    """Writes a checkpoint; with optimiser and scheduler, training can go on from it."""
+    """Writes a checkpoint; with the optimiser, training can go on from it."""
     meta = {
         "format": FORMAT,
         "tasks": plain(checkpoint.tasks),
@@ -91,12 +105,11 @@ def save_checkpoint(
         "progress": plain(checkpoint.progress),
     }
     with replaced_folder(folder) as aside:
-        tensors = {name: t.contiguous() for name, t in checkpoint.model.state_dict().items()}
-        save_file(tensors, aside / _WEIGHTS)
+        _save_tensors(plain_state(checkpoint.model), aside / _WEIGHTS)
         (aside / _TOKENIZER).write_text(checkpoint.encoder.to_json(), encoding="utf-8")
         checkpoint.model.config.save_pretrained(aside)
-        if optimizer is not None and scheduler is not None:
-            _save_state(aside, optimizer, scheduler)
+        if optimizer is not None:
+            _save_state(aside, checkpoint.model, optimizer)
         (aside / _META).write_text(json.dumps(meta, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
@@ -117,7 +130,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         tasks = tuple(parse_task(task, f"tasks[{at}]") for at, task in enumerate(meta["tasks"]))
         config = parse_config(meta["config"], _META)
         tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
-        model = MultitaskModel(encoder_from_config(str(folder)), tasks, config.training.dropout)
+        model = MultitaskModel(encoder_from_config(str(folder)), tasks, config.model.dropout)
         model.load_state_dict(load_file(folder / _WEIGHTS))
         progress = Progress(**meta["progress"])
         pad_id = int(meta["pad_id"])
@@ -127,56 +140,75 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(model.eval(), encoder, pad_id, config, progress)
 
 
-def load_state(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:
-    """Puts optimiser, scheduler and random state back as they were.
+def resumable(folder: Path, fresh: Checkpoint) -> Checkpoint:
+    """Returns `fresh`, built from the configuration, with weights and progress of a checkpoint.
+
+    Raises:
+        CheckpointError: The checkpoint is of another configuration or other labels, or is broken.
+    """
+    saved = load_checkpoint(folder)
+    tasks = [(spec.name, spec.kind, spec.labels) for spec in saved.tasks]
+    if saved.config != fresh.config or tasks != [(t.name, t.kind, t.labels) for t in fresh.tasks]:
+        reason = "was trained by another configuration or other labels"
+        raise CheckpointError(folder, f"{reason}; resume with the same, or use another --out")
+    raw = _split(_load_state(folder), _MODEL)[0] or saved.model.state_dict()
+    try:
+        fresh.model.load_state_dict(raw)
+    except RuntimeError as error:
+        raise _broken(folder / _STATE, error) from None
+    return replace(fresh, progress=saved.progress)
+
+
+def load_state(folder: Path, optimizer: Optimizer) -> None:
+    """Puts the optimiser back as it was.
 
     Raises:
         CheckpointError: The checkpoint has no training state, or it is broken.
     """
-    if not (folder / _STATE).exists():
-        raise CheckpointError(folder, "holds no training state; resume from the folder 'last'")
-    meta = _read_json(folder / _STATE_META)
+    groups = _read_json(folder / _STATE_META)
+    _, tensors = _split(_load_state(folder), _MODEL)
+    state: dict[int, dict[str, Tensor]] = {}
     try:
-        _restore(load_file(folder / _STATE), meta, optimizer, scheduler)
-    except (KeyError, ValueError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        for name, tensor in tensors.items():
+            index, _, part = name.partition(".")
+            state.setdefault(int(index), {})[part] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": groups["param_groups"]})
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise _broken(folder / _STATE, error) from None
 
 
-def _restore(
-    tensors: dict[str, Tensor],
-    meta: dict[str, Any],
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-) -> None:
-    torch.set_rng_state(tensors.pop("random.cpu"))
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    tensors.pop("random.cuda", None)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, _, part = name.partition(".")
-        state.setdefault(int(index), {})[part] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": meta["param_groups"]})
-    scheduler.load_state_dict(meta["scheduler"])
-
-
-def _save_state(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:
+def _save_state(folder: Path, model: MultitaskModel, optimizer: Optimizer) -> None:
     packed = optimizer.state_dict()
     tensors = {
-        f"{index}.{part}": torch.as_tensor(value).contiguous()
+        f"{index}.{part}": torch.as_tensor(value)
         for index, parts in packed["state"].items()
         for part, value in parts.items()
     }
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    save_file(tensors, folder / _STATE)
-    schedule = {
-        name: value for name, value in scheduler.state_dict().items() if name != "lr_lambdas"
-    }
-    schedule["lr_lambdas"] = [None] * len(packed["param_groups"])
-    meta = {"param_groups": packed["param_groups"], "scheduler": schedule}
+    raw = model.state_dict()
+    if raw.keys() != plain_state(model).keys():
+        tensors |= {_MODEL + name: tensor for name, tensor in raw.items()}
+    _save_tensors(tensors, folder / _STATE)
+    meta = {"param_groups": packed["param_groups"]}
     (folder / _STATE_META).write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _load_state(folder: Path) -> dict[str, Tensor]:
+    if not (folder / _STATE).exists():
+        raise CheckpointError(folder, "holds no training state; resume from the folder 'last'")
+    try:
+        return load_file(folder / _STATE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _broken(folder / _STATE, error) from None
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns the tensors with a prefix, without it, and the others."""
+    ours = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return ours, {name: t for name, t in tensors.items() if not name.startswith(prefix)}
 
 
 def _broken(path: Path, error: Exception) -> CheckpointError:

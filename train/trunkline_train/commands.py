@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from trunkline.bundle import MANIFEST, open_bundle
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, NotFound
 from trunkline.files import write_whole
 from trunkline.model import Model
 from trunkline.pipeline import Pipeline
-from trunkline.structure import plain
-from trunkline_train.config import load_config
+from trunkline.tasks import TaskSpec
+from trunkline_train.config import Config, load_config
 from trunkline_train.data.source import load_test
-from trunkline_train.evaluate import Scores, evaluate
+from trunkline_train.evaluate import predict, records, score
+from trunkline_train.scores import Scores
 
 
 def train(argv: Sequence[str]) -> int:
@@ -35,36 +37,55 @@ def train(argv: Sequence[str]) -> int:
 
     out = options.out or Path("runs") / config.name
     run(config, out, resume=options.resume)
-    print(f"trained {config.name}: best checkpoint in {out / 'best'}, curves in {out}/curves.png")
+    print(f"trained {config.name}: best checkpoint in {out / 'best'}, model card {out}/README.md")
     return 0
 
 
 def evaluate_model(argv: Sequence[str]) -> int:
     """Runs `trunkline evaluate`."""
+    options = _evaluate_options().parse_args(argv)
+    config = load_config(options.config, options.set)
+    pipeline = _pipeline(options.model)
+    specs = _chosen(pipeline, options.task)
+    _check_tasks(specs, config, options.config)
+    scores: dict[str, Scores] = {}
+    lines: list[dict[str, Any]] = []
+    for spec in specs:
+        examples = load_test(config.tasks[spec.name], options.split)
+        results = predict(spec, pipeline, examples)
+        scores[spec.name] = score(spec, examples, results)
+        print("\n".join(_table(spec.name, scores[spec.name])), flush=True)
+        if options.predictions:
+            lines += records(spec, examples, results)
+    if options.predictions:
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_whole(options.predictions, text)
+    if options.confusion:
+        _draw(scores, options.confusion)
+    if options.json:
+        found = {name: one.to_dict() for name, one in scores.items()}
+        report = {"model": options.model.name, "split": options.split, "scores": found}
+        write_whole(options.json, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    return 0
+
+
+def _evaluate_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "trunkline evaluate", description="Score a checkpoint or a bundle by the official rules."
     )
     parser.add_argument("model", type=Path, help="a bundle, a checkpoint or a run's folder")
     parser.add_argument("--config", type=Path, required=True, help="names the data")
     parser.add_argument("--split", choices=("dev", "test"), default="test")
-    parser.add_argument("--json", type=Path, help="also write the scores to this file")
+    parser.add_argument("--task", action="append", help="only this task; may be repeated")
+    parser.add_argument("--json", type=Path, help="also write all scores to this file")
+    parser.add_argument(
+        "--predictions", type=Path, help="also write gold and predictions, a JSON line per example"
+    )
+    parser.add_argument(
+        "--confusion", type=Path, help="also draw confusion matrices into this folder"
+    )
     _add_set(parser)
-    options = parser.parse_args(argv)
-    config = load_config(options.config, options.set)
-    pipeline = _pipeline(options.model)
-    for name, spec in pipeline.tasks.items():
-        if name not in config.tasks or config.tasks[name].kind != spec.kind:
-            reason = f"has no {spec.kind} task {name!r}, which the model has"
-            raise ConfigError(f"{options.config}: {reason}")
-    scores = {}
-    for name, spec in pipeline.tasks.items():
-        examples = load_test(config.tasks[name], options.split)
-        scores[name] = evaluate(spec, pipeline, examples)
-        print(_line(name, scores[name]), flush=True)
-    if options.json:
-        report = {"model": options.model.name, "split": options.split, "scores": plain(scores)}
-        write_whole(options.json, json.dumps(report, indent=2) + "\n")
-    return 0
+    return parser
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +106,43 @@ def _pipeline(model: Path) -> Pipeline:
     return load_checkpoint(model).pipeline()
 
 
-def _line(name: str, scores: Scores) -> str:
-    metrics = "  ".join(f"{metric} {value:.2f}" for metric, value in scores.metrics.items())
-    labels = "  ".join(f"{label} {value:.1f}" for label, value in scores.by_label.items())
-    return f"{name}: {metrics}  n={scores.n}" + (f"  ({labels})" if labels else "")
+def _chosen(pipeline: Pipeline, names: Sequence[str] | None) -> list[TaskSpec]:
+    for name in names or ():
+        if name not in pipeline.tasks:
+            raise NotFound("task", name, pipeline.tasks)
+    return [spec for name, spec in pipeline.tasks.items() if names is None or name in names]
+
+
+def _check_tasks(specs: Sequence[TaskSpec], config: Config, path: Path) -> None:
+    for spec in specs:
+        if spec.name not in config.tasks or config.tasks[spec.name].kind != spec.kind:
+            reason = f"has no {spec.kind} task {spec.name!r}, which the model has"
+            raise ConfigError(f"{path}: {reason}; add it, or choose others with --task")
+
+
+def _draw(scores: Mapping[str, Scores], folder: Path) -> None:
+    from trunkline_train.plots import draw_confusion
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, one in scores.items():
+        if one.confusion is not None:
+            draw_confusion(one.confusion, f"{name}, {one.n:,} examples", folder / f"{name}.png")
+
+
+def _table(name: str, scores: Scores) -> Iterator[str]:
+    """Yields a task's scores as lines: metrics with intervals, then labels with counts."""
+    yield f"{name}: {scores.kind}, n={scores.n}"
+    width = max(map(len, (*scores.metrics, *scores.by_label)))
+    for metric, value in scores.metrics.items():
+        bounds = scores.intervals[metric]
+        mark = "*" if metric == scores.main else " "
+        interval = f"95 % in [{bounds.low:.2f}, {bounds.high:.2f}]"
+        yield f"{mark} {metric:<{width}}  {value:6.2f}  {interval}"
+    if scores.by_label:
+        yield f"  {'':<{width}}  precision  recall      f1     gold  predicted"
+    for label, counts in scores.by_label.items():
+        yield (
+            f"  {label:<{width}}  {counts.precision:9.2f}  {counts.recall:6.2f}  {counts.f1:6.2f}"
+            f"  {counts.gold:7,}  {counts.predicted:9,}"
+        )
+    yield ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 from trunkline.decode.spans import unit_bounds
 from trunkline.encode import Row, TextEncoder, Tokens
-from trunkline.errors import DataError, InvalidInput
-from trunkline.tasks import TaskSpec, TokenOptions
-from trunkline_train.data.examples import AnswerExample, Example, TokenExample
+from trunkline.errors import DataError
+from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
+from trunkline_train.data.examples import AnswerExample, Example, TextExample, TokenExample
 
 IGNORE = -100  # torch's cross entropy skips targets of this value
+_AT_ONCE = 512  # examples tokenised together
+
+TokensOf = Mapping[str, Tokens]
+"""Texts to their tokens."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Feature:
 
     Attributes:
         row: One sequence for the encoder.
-        targets: By name; `labels` [S], or `start` and `end` positions [].
+        targets: By name: of tokens `labels` [S], IGNORE where there is none; of an answer `start`
+            and `end`, positions in the row, []; of a text `label` [], or `labels` [labels] of 0 and
+            1 where it may have several.
     """
 
     row: Row
@@ -34,30 +40,80 @@ class Feature:
 def build_features(
     spec: TaskSpec, examples: Sequence[Example], encoder: TextEncoder
 ) -> list[Feature]:
-    """Returns the rows of all examples, every window of a long one included.
+    """Returns the rows of all examples, as `each_feature` gives them."""
+    return list(each_feature(spec, examples, encoder))
+
+
+def each_feature(
+    spec: TaskSpec, examples: Sequence[Example], encoder: TextEncoder
+) -> Iterator[Feature]:
+    """Yields the rows of all examples, every window of a long one included.
 
     Raises:
         DataError: An example does not fit the task; names it.
     """
     build = BUILDERS[spec.kind]
-    return [feature for example in examples for feature in build(spec, example, encoder)]
+    for at in range(0, len(examples), _AT_ONCE):
+        some = examples[at : at + _AT_ONCE]
+        tokens = _tokenize(some, encoder)
+        for example in some:
+            yield from build(spec, example, tokens, encoder)
 
 
-def _token_features(spec: TaskSpec, example: TokenExample, encoder: TextEncoder) -> list[Feature]:
-    tokens = encoder.tokenize(example.text, example.where)
+def check_fronts(examples: Sequence[Example], encoder: TextEncoder) -> None:
+    """Refuses examples with a question, or a text in its place, that would leave no room.
+
+    Raises:
+        DataError: Names the first such example.
+    """
+    placed = [(one, one.front) for one in examples if one.front is not None]
+    tokens = encoder.tokenize_batch(
+        [front for _, front in placed], [example.where for example, _ in placed]
+    )
+    for (example, _), front in zip(placed, tokens, strict=True):
+        _check_front(front, example, encoder)
+
+
+def _check_front(front: Tokens, example: Example, encoder: TextEncoder) -> None:
+    if len(front) > encoder.max_question_tokens:
+        role = "text_pair" if isinstance(example, TextExample) else "question"
+        limit = f"at most {encoder.max_question_tokens} are read"
+        mend = "shorten it, or raise rows.max_length"
+        raise DataError(example.where, f"{role}: has {len(front)} tokens, {limit}; {mend}")
+
+
+def _tokenize(examples: Sequence[Example], encoder: TextEncoder) -> TokensOf:
+    """Tokenises every text once: questions share contexts."""
+    places = {one.front: one.where for one in examples if one.front is not None}
+    places.update({one.document: one.where for one in examples})
+    tokens = encoder.tokenize_batch(list(places), list(places.values()))
+    return dict(zip(places, tokens, strict=True))
+
+
+def _rows(example: Example, tokens: TokensOf, encoder: TextEncoder) -> tuple[Row, ...]:
+    """Returns the rows of an example, those of serving."""
+    if example.front is None:
+        return encoder.rows(tokens[example.document])
+    front = tokens[example.front]
+    _check_front(front, example, encoder)
+    return encoder.rows(tokens[example.document], front)
+
+
+def _token_features(
+    spec: TaskSpec, example: TokenExample, tokens: TokensOf, encoder: TextEncoder
+) -> Iterator[Feature]:
+    document = tokens[example.text]
     index = {label: at for at, label in enumerate(spec.labels)}
-    labels = np.full(len(tokens), IGNORE, np.int64)
-    for token, tag in _unit_tags(spec, tokens, example):
+    labels = np.full(len(document), IGNORE, np.int64)
+    for token, tag in _unit_tags(spec, document, example):
         if tag not in index:
             known = ", ".join(spec.labels)
             raise DataError(example.where, f"label {tag!r} is not in the training data ({known})")
         labels[token] = index[tag]
-    features = []
-    for row in encoder.rows(tokens):
+    for row in _rows(example, tokens, encoder):
         target = np.full(len(row), IGNORE, np.int64)
         target[row.owned] = labels[row.own_begin : row.own_end]
-        features.append(Feature(row, {"labels": target}))
-    return features
+        yield Feature(row, {"labels": target})
 
 
 def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tuple[int, str]]:
@@ -81,22 +137,40 @@ def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tu
     return tagged
 
 
-def _answer_features(spec: TaskSpec, example: AnswerExample, encoder: TextEncoder) -> list[Feature]:
-    tokens = encoder.tokenize(example.context, example.where)
-    question = encoder.tokenize(example.question, example.where)
-    try:
-        rows = encoder.rows(tokens, question)
-    except InvalidInput as error:
-        raise DataError(example.where, str(error)) from None
-    first, last = _answer_tokens(tokens, example)
-    features = []
-    for row in rows:
+def _answer_features(
+    spec: TaskSpec, example: AnswerExample, tokens: TokensOf, encoder: TextEncoder
+) -> Iterator[Feature]:
+    first, last = _answer_tokens(tokens[example.context], example)
+    for row in _rows(example, tokens, encoder):
         inside = row.begin <= first and last < row.end and first <= last
         shift = row.offset - row.begin
         # A window without the answer points to its first token, which stands for "not here".
         start, end = (first + shift, last + shift) if inside else (0, 0)
-        features.append(Feature(row, {"start": np.int64(start), "end": np.int64(end)}))
-    return features
+        yield Feature(row, {"start": np.int64(start), "end": np.int64(end)})
+
+
+def _text_features(
+    spec: TaskSpec, example: TextExample, tokens: TokensOf, encoder: TextEncoder
+) -> Iterator[Feature]:
+    """Every window has the labels of the text."""
+    targets = _text_targets(spec, example)
+    for row in _rows(example, tokens, encoder):
+        yield Feature(row, targets)
+
+
+def _text_targets(spec: TaskSpec, example: TextExample) -> Mapping[str, NDArray[np.int64]]:
+    assert isinstance(spec.options, TextOptions)
+    unknown = [label for label in example.labels if label not in spec.labels]
+    if unknown:
+        known = ", ".join(spec.labels)
+        reason = f"label {unknown[0]!r} is not in the training data ({known})"
+        raise DataError(example.where, reason)
+    places = [spec.labels.index(label) for label in example.labels]
+    if not spec.options.multi_label:
+        return {"label": np.int64(places[0])}
+    labels = np.zeros(len(spec.labels), np.int64)
+    labels[places] = 1
+    return {"labels": labels}
 
 
 def _answer_tokens(tokens: Tokens, example: AnswerExample) -> tuple[int, int]:
@@ -109,7 +183,8 @@ def _answer_tokens(tokens: Tokens, example: AnswerExample) -> tuple[int, int]:
     return (int(touched[0]), int(touched[-1])) if len(touched) else (-1, -1)
 
 
-BUILDERS: dict[str, Callable[[TaskSpec, Any, TextEncoder], list[Feature]]] = {
+BUILDERS: dict[str, Callable[[TaskSpec, Any, TokensOf, TextEncoder], Iterator[Feature]]] = {
     "token-classification": _token_features,
     "question-answering": _answer_features,
+    "text-classification": _text_features,
 }

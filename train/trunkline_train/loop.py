@@ -2,65 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
-from trunkline.batching import pad
-from trunkline.encode import Ints
-from trunkline.errors import CheckpointError, ConfigError, DataError
+from trunkline.errors import CheckpointError, ConfigError, DataError, TrainingFault
 from trunkline.tasks import TaskSpec
-from trunkline_train.batches import TaskBatches
+from trunkline_train.balancing import BALANCERS, Balancer
 from trunkline_train.checkpoint import (
     Checkpoint,
     Progress,
     load_checkpoint,
     load_state,
+    resumable,
     save_checkpoint,
 )
-from trunkline_train.config import Config, TaskConfig, TrainingConfig
+from trunkline_train.config import Config
 from trunkline_train.data.examples import Example
-from trunkline_train.data.source import READERS, load_splits
-from trunkline_train.evaluate import Scores, evaluate
-from trunkline_train.features import IGNORE, Feature, build_features
-from trunkline_train.hardware import pick_device, use_bf16
+from trunkline_train.data.load import LoadedTask, cache_folder, load_task
+from trunkline_train.distill import attach_teacher
+from trunkline_train.evaluate import Scores, evaluate, tuned
+from trunkline_train.interrupt import watch_signals
+from trunkline_train.mixing import Mixer
+from trunkline_train.model.layers import recompute_activations
+from trunkline_train.model.lora import add_lora
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import load_pretrained, text_encoder
+from trunkline_train.optimizer import parameter_groups, schedule
+from trunkline_train.parallel import Workers
 from trunkline_train.report import Report
+from trunkline_train.step import Stepper
+from trunkline_train.streams import Features, Stream, build_streams
 
-# Kernels are built for each shape when it first comes: few shapes, few builds.
-_WIDTH_STEP = 16
+LAST, BEST = "last", "best"
 
 
 @dataclass(frozen=True)
-class TaskData:
-    """One task with what it trains and is scored on.
+class Run:
+    """What a run works with.
 
     Attributes:
-        spec: The task.
-        features: Training rows with targets.
-        batches: Which rows form the batch of a step.
-        dev: Examples scored after each epoch.
-        weight: Factor of the mean loss.
+        checkpoint: Model and progress.
+        specs: The tasks as configured; the model's own may carry tuned thresholds.
+        dev: By task, the examples scored after each epoch.
+        streams: The data sets.
+        mixer: Draws their batches.
+        balancer: Weighs their losses.
+        optimizer: Over the trained parameters.
     """
 
-    spec: TaskSpec
-    features: list[Feature]
-    batches: TaskBatches
-    dev: list[Example]
-    weight: float
+    checkpoint: Checkpoint
+    specs: Sequence[TaskSpec]
+    dev: Mapping[str, list[Example]]
+    streams: Sequence[Stream]
+    mixer: Mixer
+    balancer: Balancer
+    optimizer: AdamW
 
 
 def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
     """Trains a model and returns the best checkpoint, by the mean of the tasks' dev scores.
 
-    Writes `last/` (resumable) and `best/` checkpoints, `log.jsonl` and `curves.png` into `out`.
+    Writes `last/` (resumable) and `best/` checkpoints, the log, curves and a model card into `out`.
 
     Args:
         config: What to train on what.
@@ -71,160 +77,163 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
         ConfigError: The configuration does not fit the model, or the run exists.
         DataError: A data file is missing or broken.
         CheckpointError: There is nothing to resume, or it is broken.
+        TrainingFault: Training cannot go on; the state before it is in `out/last`.
     """
-    settings = config.training
-    if not resume and (out / "last").exists():
+    if not resume and (out / LAST).exists():
         raise ConfigError(f"{out}: holds a run; use --resume to go on, or another --out")
-    torch.manual_seed(settings.seed)
-    device = pick_device(settings.device)
-    precision = torch.autocast(
-        device.type, torch.bfloat16, enabled=use_bf16(settings.precision, device)
+    workers = Workers(config.training.device)
+    torch.manual_seed(config.training.seed)
+    run = _prepare(config, workers, out / LAST if resume else None)
+    progress, mixer = run.checkpoint.progress, run.mixer
+    stepper = Stepper(
+        run.checkpoint, run.streams, mixer=mixer, balancer=run.balancer, workers=workers
     )
-    data, checkpoint = _prepare(config, out / "last" if resume else None)
-    model, progress = checkpoint.model.to(device), checkpoint.progress
-    per_epoch = max(task.batches.per_pass for task in data)
-    total = per_epoch * settings.epochs
-    optimizer = _optimizer(model, settings)
-    scheduler = LambdaLR(optimizer, _schedule(total, settings.warmup))
-    if resume:
-        load_state(out / "last", optimizer, scheduler)
-
-    with Report(out, total, progress) as report:
-        for task in data:
-            report.say(
-                f"  {task.spec.name:<12} {len(task.features)} rows, {len(task.dev)} dev examples"
-            )
-        while progress.step < total:
-            losses, tokens = _step(checkpoint, data, progress.step, precision)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
+    factor = schedule(mixer.total, config.training.warmup)
+    with Report(out, mixer.total, progress, workers.leads) as report, watch_signals() as stopping:
+        _introduce(run, report)
+        while progress.step < mixer.total and not _stale(run):
+            rate = _set_rates(run.optimizer, factor(progress.step))
+            try:
+                result = stepper.run(progress.step)
+            except TrainingFault:
+                _save_last(run, out, workers)
+                raise
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
             progress.step += 1
-            report.step(losses, tokens, scheduler.get_last_lr()[0])
-            if progress.step % per_epoch == 0:
-                scores = _evaluate(checkpoint, data)
-                report.epoch(progress.step // per_epoch, scores)
-                mean = sum(score.value for score in scores.values()) / len(scores)
-                if progress.best is None or mean > progress.best:
-                    progress.best = mean
-                    save_checkpoint(out / "best", checkpoint)
-            if progress.step % settings.save_steps == 0 or progress.step % per_epoch == 0:
-                save_checkpoint(out / "last", checkpoint, optimizer, scheduler)
-    return load_checkpoint(out / "best")
+            report.step(result.losses, result.weights, result.tokens, rate)
+            if result.norms:
+                report.gradients(result.norms, result.cosines)
+            ended = progress.step % mixer.steps_per_epoch == 0
+            if ended:
+                scores = _evaluate(run, workers)
+                report.epoch(progress.step // mixer.steps_per_epoch, scores)
+                _keep_best(run, out, scores, workers)
+            if ended or progress.step % config.training.save_steps == 0 or stopping():
+                _save_last(run, out, workers)
+            if stopping():
+                raise KeyboardInterrupt
+    return load_checkpoint(out / BEST)
 
 
-def _step(
-    checkpoint: Checkpoint, data: Sequence[TaskData], step: int, precision: torch.autocast
-) -> tuple[dict[str, float], int]:
-    """Adds up every task's gradient of one step, clipped together; returns losses and tokens.
-
-    All tasks feed each optimiser step: a weight would have no effect on a step of one task alone,
-    since clipping and Adam's normalisation cancel a constant factor.
-    """
-    model = checkpoint.model.train()
-    device = next(model.parameters()).device
-    losses: dict[str, Tensor] = {}
-    tokens = 0
-    for task in data:
-        batch = [task.features[index] for index in task.batches.at(step)]
-        inputs, targets = collate(batch, checkpoint.pad_id, device, checkpoint.encoder.max_length)
-        head = model.head(task.spec.name)
-        with precision:
-            outputs = head(model.hidden(**inputs))
-        outputs = tuple(output.float() for output in outputs)
-        loss = head.loss(outputs, {**targets, "mask": inputs["attention_mask"]})
-        (task.weight * loss).backward()
-        losses[task.spec.name] = loss.detach()
-        tokens += sum(len(feature.row) for feature in batch)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), checkpoint.config.training.clip_norm)
-    return {name: float(loss) for name, loss in losses.items()}, tokens
-
-
-def collate(
-    batch: Sequence[Feature], pad_id: int, device: torch.device, most: int = 0
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Pads a batch to its longest row; returns inputs [B, S] and targets [B, ...].
-
-    The width is rounded up a little, but never above `most` tokens.
-    """
-    rows = [feature.row for feature in batch]
-    longest = max(len(row) for row in rows)
-    width = max(longest, min(-(-longest // _WIDTH_STEP) * _WIDTH_STEP, most))
-    inputs = pad(rows, pad_id, width)
-    targets = {
-        name: np.stack([_padded(feature.targets[name], width) for feature in batch])
-        for name in batch[0].targets
-    }
-    return _to_device(inputs, device), _to_device(targets, device)
-
-
-def _to_device(arrays: Mapping[str, Ints], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-
-
-def _padded(target: Ints, width: int) -> Ints:
-    if np.ndim(target) == 0:
-        return target
-    return np.pad(target, (0, width - len(target)), constant_values=IGNORE)
-
-
-def _evaluate(checkpoint: Checkpoint, data: Sequence[TaskData]) -> dict[str, Scores]:
-    pipeline = checkpoint.pipeline()
-    return {task.spec.name: evaluate(task.spec, pipeline, task.dev) for task in data}
-
-
-def _prepare(config: Config, last: Path | None) -> tuple[list[TaskData], Checkpoint]:
+def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
     """Reads all data; builds the model anew, or loads it from the checkpoint `last`."""
-    splits = {name: load_splits(task) for name, task in config.tasks.items()}
-    specs = [_spec(name, config.tasks[name], train) for name, (train, _) in splits.items()]
-    if last is None:
-        pretrained = load_pretrained(config.encoder, config.training.attention_dropout)
-        encoder = text_encoder(pretrained, config.rows)
-        model = MultitaskModel(pretrained.encoder, specs, config.training.dropout)
-        checkpoint = Checkpoint(model, encoder, pretrained.pad_id, config, Progress())
-    else:
-        checkpoint = load_checkpoint(last)
-        if checkpoint.config != config or checkpoint.tasks != tuple(specs):
-            reason = "was trained by another configuration or other labels"
-            raise CheckpointError(last, f"{reason}; resume with the same, or use another --out")
-    data = []
-    for spec in specs:
-        train, dev = splits[spec.name]
-        features = build_features(spec, train, checkpoint.encoder)
-        if not features:
-            raise DataError(config.tasks[spec.name].train, "holds no text to train on")
-        task = config.tasks[spec.name]
-        # Tasks of one seed must not share an order: the index of the task joins the seed.
-        seed = (config.training.seed, len(data))
-        lengths = [len(feature.row) for feature in features]
-        batches = TaskBatches(lengths, task.batch_size, seed)
-        data.append(TaskData(spec, features, batches, dev, task.weight))
-    return data, checkpoint
+    pretrained = load_pretrained(config.encoder, config.model)
+    encoder = text_encoder(pretrained, config.rows)
+    cache = cache_folder(config.training.cache)
+    tasks = [load_task(name, task, encoder, cache) for name, task in config.tasks.items()]
+    specs = [task.spec for task in tasks]
+    model = MultitaskModel(pretrained.encoder, specs, config.model.dropout)
+    add_lora(model, config.model)
+    checkpoint = Checkpoint(model, encoder, pretrained.pad_id, config, Progress())
+    if last is not None:
+        checkpoint = resumable(last, checkpoint)
+    checkpoint.model.to(workers.device)
+    _set_up(checkpoint.model, config)
+    features = {task.spec.name: _features(task, checkpoint, cache, workers) for task in tasks}
+    streams = build_streams(specs, features, config)
+    seed = config.training.seed
+    run = Run(
+        checkpoint,
+        specs,
+        {task.spec.name: task.dev for task in tasks},
+        streams,
+        _mixer(config, streams),
+        BALANCERS[config.balancing.method](list(features), config.balancing, seed),
+        AdamW(parameter_groups(checkpoint.model, config.training), fused=True),
+    )
+    if last is not None:
+        run.balancer.restore(checkpoint.progress.balancer)
+        load_state(last, run.optimizer)
+    return run
 
 
-def _spec(name: str, task: TaskConfig, examples: Sequence[Example]) -> TaskSpec:
-    labels = READERS[task.kind].labels(examples, task)
-    return TaskSpec(name, task.kind, labels, task.decode_options())
+def _set_up(model: MultitaskModel, config: Config) -> None:
+    if config.training.gradient_checkpointing:
+        recompute_activations(model.encoder)
+    if config.training.compile:
+        model.encoder.compile(dynamic=True)
 
 
-def _optimizer(model: MultitaskModel, settings: TrainingConfig) -> AdamW:
-    """AdamW; biases and norms do not decay, heads may have their own rate."""
-    head_rate = settings.head_learning_rate or settings.learning_rate
-    groups = []
-    for module, rate in ((model.encoder, settings.learning_rate), (model.heads, head_rate)):
-        parameters = list(module.parameters())
-        matrices = [p for p in parameters if p.ndim > 1]
-        vectors = [p for p in parameters if p.ndim <= 1]
-        groups.append({"params": matrices, "lr": rate, "weight_decay": settings.weight_decay})
-        groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
-    return AdamW(groups, fused=True)
+def _features(
+    task: LoadedTask, checkpoint: Checkpoint, cache: Path | None, workers: Workers
+) -> Features:
+    settings = checkpoint.config.tasks[task.spec.name]
+    if not len(task.features):
+        raise DataError(settings.sources("train")[0], "holds no text to train on")
+    if settings.teacher is None:
+        return task.features
+    return attach_teacher(
+        task.spec,
+        settings.teacher,
+        task.features,
+        checkpoint.encoder,
+        cache=cache,
+        device=workers.device,
+    )
 
 
-def _schedule(total: int, warmup: float) -> Callable[[int], float]:
-    """Returns the factor of the rate by step: rising over the warm-up, then falling to zero."""
-    rising = max(1, int(warmup * total))
+def _mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
+    ratios = config.mixing.ratios
+    return Mixer(
+        config.mixing,
+        [stream.batches.per_pass for stream in streams],
+        ratios=[sum(ratios.get(task, 0.0) for task in stream.tasks) for stream in streams],
+        epochs=config.training.epochs,
+        seed=config.training.seed,
+    )
 
-    def factor(step: int) -> float:
-        return min((step + 1) / rising, (total - step) / max(1, total - rising), 1.0)
 
-    return factor
+def _introduce(run: Run, report: Report) -> None:
+    for stream in run.streams:
+        names = " + ".join(stream.tasks)
+        report.say(f"  {names}: {len(stream)} rows, {stream.batches.per_pass} batches a pass")
+
+
+def _set_rates(optimizer: AdamW, factor: float) -> float:
+    """Sets all learning rates to a share of their peak; returns the encoder's."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak"]
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def _stale(run: Run) -> bool:
+    patience = run.checkpoint.config.training.patience
+    return patience is not None and run.checkpoint.progress.stale >= patience
+
+
+def _evaluate(run: Run, workers: Workers) -> dict[str, Scores]:
+    """Tunes thresholds where there are any, and scores every task on its dev examples."""
+    if not workers.leads:
+        return workers.share({})
+    scores = {}
+    specs = []
+    for spec in run.specs:
+        pipeline = run.checkpoint.pipeline()
+        specs.append(tuned(spec, pipeline, run.dev[spec.name]))
+        run.checkpoint.model.tasks = (*specs, *run.specs[len(specs) :])
+        scores[spec.name] = evaluate(specs[-1], run.checkpoint.pipeline(), run.dev[spec.name])
+    return workers.share(scores)
+
+
+def _keep_best(run: Run, out: Path, scores: Mapping[str, Scores], workers: Workers) -> None:
+    """Notes the scores, and saves the model where it is the best so far, over all or for a task."""
+    progress = run.checkpoint.progress
+    mean = sum(score.value for score in scores.values()) / len(scores)
+    better = [name for name, score in scores.items() if score.value > progress.by_task.get(name, -1)]
+    progress.by_task |= {name: scores[name].value for name in better}
+    progress.stale += 1
+    if progress.best is None or mean > progress.best:
+        progress.best, progress.stale = mean, 0
+        if workers.leads:
+            save_checkpoint(out / BEST, run.checkpoint)
+    for name in better if run.checkpoint.config.training.best_per_task else ():
+        if workers.leads:
+            save_checkpoint(out / f"{BEST}-{name}", run.checkpoint)
+
+
+def _save_last(run: Run, out: Path, workers: Workers) -> None:
+    run.checkpoint.progress.balancer = run.balancer.state()
+    if workers.leads:
+        save_checkpoint(out / LAST, run.checkpoint, run.optimizer)
+    workers.share(None)

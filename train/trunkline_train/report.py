@@ -1,11 +1,22 @@
-"""What a run shows while it trains: progress, a JSON-lines log, and curves as PNG."""
+"""What a run shows while it trains: progress, scores, a JSON-lines log, TensorBoard and plots.
+
+Into the run's folder go
+
+    log.jsonl          {"step", "loss", "weight", "rate", "tokens_per_second", "seconds"}: means by
+                       task since the line before; {"step", "gradient_norm", "cosine"};
+                       {"step", "epoch", "dev", "main", "mean", "n", "intervals", "seconds"}
+    curves.png         the log as curves
+    confusion/*.png    what the best epoch's model takes for what, a matrix per task that has one
+    tensorboard/       the same figures as event files, where TensorBoard is installed
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,10 +24,15 @@ from typing import Any
 from tqdm import tqdm
 
 from trunkline_train.checkpoint import Progress
-from trunkline_train.evaluate import Scores
+from trunkline_train.events import Events, has_tensorboard
+from trunkline_train.plots import draw_confusion, draw_curves
+from trunkline_train.scores import Scores
 
+LOG, CURVES, CONFUSION, EVENTS = "log.jsonl", "curves.png", "confusion", "tensorboard"
 _LOG_LINES = 400  # of losses, in the whole run
+_BAR_SECONDS = 0.5  # between new figures beside the bar
 _PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
+_RULE = "-" * 100
 
 
 class Report:
@@ -26,26 +42,37 @@ class Report:
         out: Folder of the run.
         total: Optimiser steps of the whole run.
         progress: Where the run stands; log lines beyond it are of a lost attempt and are dropped.
+        active: If False, nothing is shown or written: of several processes, one reports.
     """
 
-    def __init__(self, out: Path, total: int, progress: Progress) -> None:
+    def __init__(self, out: Path, total: int, progress: Progress, active: bool = True) -> None:
         self._out = out
         self._total = total
         self._done = progress.step
-        self._log = out / "log.jsonl"
+        self._active = active
         self._every = max(1, total // _LOG_LINES)
-        self._losses: dict[str, list[float]] = {}
-        self._tokens = 0
-        self._since = self._spoken = time.monotonic()
-        self._lines = self._kept_lines()
+        self._window, self._epoch = _Window(), _Window()
+        self._clock = self._spoken = time.monotonic()
+        self._lines = read_log(out, self._done)
+        self._began = self._clock - _unfinished_seconds(self._lines)
+        self._events: Events | None = None
         self._bar = tqdm(
-            total=total, initial=self._done, unit="step", disable=not sys.stderr.isatty()
+            total=total,
+            initial=self._done,
+            unit="step",
+            disable=not (active and sys.stderr.isatty()),
         )
 
     def __enter__(self) -> Report:
         """Starts the log anew, with the lines that still hold."""
-        self._out.mkdir(parents=True, exist_ok=True)
-        self._log.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
+        if self._active:
+            self._out.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(line) + "\n" for line in self._lines)
+            (self._out / LOG).write_text(text)
+            if has_tensorboard():
+                self._events = Events(self._out / EVENTS, self._done)
+            else:
+                self.say("no TensorBoard files: tensorboard is not installed")
         return self
 
     def __exit__(
@@ -54,92 +81,198 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the progress bar."""
+        """Closes the progress bar and the event files."""
         self._bar.close()
+        if self._events:
+            self._events.close()
 
     def say(self, text: str) -> None:
         """Prints a line beside the progress bar."""
-        tqdm.write(text, file=sys.stderr)
+        if self._active:
+            tqdm.write(text, file=sys.stderr)
 
-    def step(self, losses: Mapping[str, float], tokens: int, rate: float) -> None:
-        """Notes one optimiser step: loss per task, real tokens, learning rate."""
+    def step(
+        self, losses: Mapping[str, float], weights: Mapping[str, float], tokens: int, rate: float
+    ) -> None:
+        """Notes one optimiser step: loss and weight per task, real tokens, learning rate."""
         self._done += 1
-        self._tokens += tokens
-        for name, loss in losses.items():
-            self._losses.setdefault(name, []).append(loss)
+        if not self._active:
+            return
+        now = time.monotonic()
+        for window in (self._window, self._epoch):
+            window.add(losses, weights, tokens, now - self._clock)
+            window.rate = rate
+        self._clock = now
         self._bar.update()
+        self._show(now)
         if self._done % self._every == 0:
-            self._note_losses(rate)
+            self._note_losses()
+
+    def gradients(self, norms: Mapping[str, float], cosines: Mapping[str, float]) -> None:
+        """Notes the norm of each task's gradient, and the cosine of each pair, as `a~b`."""
+        self._write({"step": self._done, "gradient_norm": dict(norms), "cosine": dict(cosines)})
 
     def epoch(self, number: int, scores: Mapping[str, Scores]) -> None:
-        """Notes the dev scores of an epoch, and redraws the curves."""
+        """Notes and prints the dev scores of an epoch, and redraws the plots."""
+        if not self._active:
+            return
+        if self._window.steps:
+            self._note_losses()
+        earlier = [line["mean"] for line in self._lines if "dev" in line]
+        now = time.monotonic()
+        line = _epoch_line(self._done, number, scores, round(now - self._began, 3))
+        best = line["mean"] > max(earlier, default=-math.inf)
+        self._write(line)
+        self._print(line, scores, best)
+        draw_curves(self._lines, self._out / CURVES)
+        if best:
+            self._draw_confusion(number, scores)
+        self._epoch = _Window()
+        self._began = self._clock = time.monotonic()  # evaluation is not training time
+
+    def _show(self, now: float) -> None:
+        """Shows the losses of late beside the bar, or as a line where there is no terminal."""
+        wait = _PLAIN_SECONDS if self._bar.disable else _BAR_SECONDS
+        if now - self._spoken < wait:
+            return
+        shown = "  ".join(f"{name} {loss:.3f}" for name, loss in self._window.losses().items())
+        speed = f"{self._window.speed():,} tokens/s"
+        if self._bar.disable:
+            self.say(f"step {self._done} of {self._total}  loss {shown}  {speed}")
+        else:
+            self._bar.set_postfix_str(f"{shown}  {speed}")
+        self._spoken = now
+
+    def _note_losses(self) -> None:
+        window, self._window = self._window, _Window()
         self._write(
             {
                 "step": self._done,
-                "epoch": number,
-                "dev": {name: score.metrics for name, score in scores.items()},
+                "loss": window.losses(),
+                "weight": window.weights(),
+                "rate": window.rate,
+                "tokens_per_second": window.speed(),
+                "seconds": round(window.seconds, 3),
             }
         )
-        self.say(f"epoch {number} done, step {self._done} of {self._total}")
-        for name, score in scores.items():
-            metrics = "  ".join(f"{metric} {value:.2f}" for metric, value in score.metrics.items())
-            self.say(f"  {name:<12} dev n={score.n}  {metrics}")
-        draw_curves(self._lines, self._out / "curves.png")
-        self._since = time.monotonic()  # evaluation is not training time
 
-    def _note_losses(self, rate: float) -> None:
-        now = time.monotonic()
-        speed = self._tokens / (now - self._since)
-        means = {name: sum(seen) / len(seen) for name, seen in self._losses.items()}
-        line = {"step": self._done, "loss": means, "rate": rate, "tokens_per_second": round(speed)}
-        self._write(line)
-        shown = "  ".join(f"{name} {loss:.3f}" for name, loss in means.items())
-        self._bar.set_postfix_str(f"{shown}  {speed:.0f} tok/s")
-        if self._bar.disable and now - self._spoken > _PLAIN_SECONDS:
-            self.say(f"step {self._done}/{self._total}  loss {shown}  {speed:.0f} tokens/s")
-            self._spoken = now
-        self._losses, self._tokens, self._since = {}, 0, now
+    def _print(self, line: Mapping[str, Any], scores: Mapping[str, Scores], best: bool) -> None:
+        """Prints an epoch as a table: a line per task, and their mean."""
+        losses = self._epoch.losses()
+        mean = f"{sum(losses.values()) / len(losses):.4f}" if losses else "-"
+        self.say(_RULE)
+        self.say(
+            f"epoch {line['epoch']}  step {self._done} of {self._total}  train loss {mean}"
+            f"  rate {self._epoch.rate:.1e}  {self._epoch.speed():,} tokens/s"
+            f"  {line['seconds']:.0f} s"
+        )
+        name_width = max(len("task"), *map(len, scores))
+        kind_width = max(len("kind"), *(len(score.kind) for score in scores.values()))
+        self.say(f"  {'task':<{name_width}}  {'kind':<{kind_width}}  train loss  dev")
+        for name, score in scores.items():
+            loss = f"{losses[name]:.4f}" if name in losses else "-"
+            head = f"  {name:<{name_width}}  {score.kind:<{kind_width}}  {loss:>10}"
+            self.say(f"{head}  {_metrics(score)}")
+        blank = " " * (kind_width + 12)
+        note = "  best so far" if best else ""
+        self.say(f"  {'mean':<{name_width}}  {blank}  {line['mean']:.2f}{note}")
+
+    def _draw_confusion(self, number: int, scores: Mapping[str, Scores]) -> None:
+        folder = self._out / CONFUSION
+        for name, score in scores.items():
+            if score.confusion is not None:
+                folder.mkdir(exist_ok=True)
+                title = f"{name}: dev examples, epoch {number}"
+                draw_confusion(score.confusion, title, folder / f"{name}.png")
 
     def _write(self, line: dict[str, Any]) -> None:
+        if not self._active:
+            return
         self._lines.append(line)
-        with self._log.open("a") as file:
+        with (self._out / LOG).open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self._events:
+            self._events.add(line)
 
-    def _kept_lines(self) -> list[dict[str, Any]]:
-        if not self._done or not self._log.exists():
-            return []
-        lines = []
-        for text in self._log.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:  # the last line of a killed process
-                continue
-            if line["step"] <= self._done:
-                lines.append(line)
+
+def read_log(out: Path, most: float = math.inf) -> list[dict[str, Any]]:
+    """Returns the lines of a run's log up to a step; none if there is no log."""
+    lines: list[dict[str, Any]] = []
+    if not (out / LOG).exists():
         return lines
+    for text in (out / LOG).read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # the last line of a killed process
+            continue
+        if line["step"] <= most:
+            lines.append(line)
+    return lines
 
 
-def draw_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws the loss and the dev scores of every task over the steps."""
-    from matplotlib.figure import Figure
+class _Window:
+    """Means over some steps."""
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, key, title in ((left, "loss", "training loss"), (right, "dev", "dev score")):
-        axes.set(title=title, xlabel="step")
-        axes.grid(visible=True, alpha=0.3)
-        for name, points in _curves(lines, key).items():
-            axes.plot(*zip(*points, strict=True), label=name, marker="o" if key == "dev" else None)
-        if axes.lines:
-            axes.legend()
-    figure.savefig(path, dpi=120)
+    def __init__(self) -> None:
+        self.steps = self.tokens = 0
+        self.seconds = self.rate = 0.0
+        self._losses: dict[str, list[float]] = {}
+        self._weights: dict[str, list[float]] = {}
+
+    def add(
+        self,
+        losses: Mapping[str, float],
+        weights: Mapping[str, float],
+        tokens: int,
+        seconds: float,
+    ) -> None:
+        self.steps += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        for kept, seen in ((self._losses, losses), (self._weights, weights)):
+            for name, value in seen.items():
+                kept.setdefault(name, []).append(value)
+
+    def losses(self) -> dict[str, float]:
+        return _means(self._losses)
+
+    def weights(self) -> dict[str, float]:
+        return _means(self._weights)
+
+    def speed(self) -> int:
+        """Returns real tokens per second."""
+        return round(self.tokens / self.seconds) if self.seconds else 0
 
 
-def _curves(lines: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for line in lines:
-        for task, value in line.get(key, {}).items():
-            parts = {task: value} if key == "loss" else {f"{task} {m}": v for m, v in value.items()}
-            for name, number in parts.items():
-                curves.setdefault(name, []).append((line["step"], number))
-    return curves
+def _means(seen: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: sum(values) / len(values) for name, values in seen.items()}
+
+
+def _epoch_line(
+    step: int, number: int, scores: Mapping[str, Scores], seconds: float
+) -> dict[str, Any]:
+    intervals = {name: score.to_dict()["intervals"] for name, score in scores.items()}
+    return {
+        "step": step,
+        "epoch": number,
+        "dev": {name: score.metrics for name, score in scores.items()},
+        "main": {name: score.main for name, score in scores.items()},
+        "mean": sum(score.value for score in scores.values()) / len(scores),
+        "n": {name: score.n for name, score in scores.items()},
+        "intervals": intervals,
+        "seconds": seconds,
+    }
+
+
+def _metrics(score: Scores) -> str:
+    """Returns the metric that counts with its interval, then the others."""
+    bounds = score.intervals.get(score.main)
+    shown = f" [{bounds.low:.1f}, {bounds.high:.1f}]" if bounds else ""
+    rest = (f"  {name} {value:.2f}" for name, value in score.metrics.items() if name != score.main)
+    return f"{score.main} {score.value:.2f}{shown}" + "".join(rest)
+
+
+def _unfinished_seconds(lines: list[dict[str, Any]]) -> float:
+    """Returns the time of the steps since the last whole epoch of an interrupted run."""
+    last = max((at for at, line in enumerate(lines) if "dev" in line), default=-1)
+    return sum(line.get("seconds", 0.0) for line in lines[last + 1 :])

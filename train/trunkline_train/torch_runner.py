@@ -19,10 +19,11 @@ class TorchRunner(PaddedRunner):
     Args:
         model: The model; it is put into evaluation mode for each run, and back.
         pad_id: Vocabulary id of padding.
+        budget: Most tokens in one batch, padding included.
     """
 
-    def __init__(self, model: MultitaskModel, pad_id: int) -> None:
-        super().__init__(pad_id)
+    def __init__(self, model: MultitaskModel, pad_id: int, budget: int = 2048) -> None:
+        super().__init__(pad_id, budget)
         self._model = model
 
     def forward(

@@ -1,4 +1,4 @@
-"""Softmax and the gathering of windows, shared by all decoders."""
+"""Softmax, sigmoid and the gathering of windows, shared by all decoders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def log_softmax(logits: Floats) -> Floats:
     """Returns log probabilities over the last axis, shifted by its maximum against overflow."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     scores: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return scores
+
+
+def log_sigmoid(logits: Floats) -> Floats:
+    """Returns log probabilities of independent yes-or-no decisions, safe against overflow."""
+    scores: Floats = -np.logaddexp(0, -logits)
     return scores
 
 

@@ -1,16 +1,31 @@
-"""Entity F1 and tag accuracy.
+"""Entity F1: of the spans a client gets, and of tags, as conlleval and strict IOB2 count them.
 
-Entities count as conlleval and seqeval's default count them: a prediction is right if begin, end
-and type are. Decoded spans are always well-formed, so seqeval's strict IOB2 gives the same figure.
+A prediction is right if begin, end and type are. There are three figures, since there are two
+questions: what are the boundaries counted in, and what is an ill-formed tag sequence worth?
+
+- `f1` counts the character offsets that are served. Decoded spans are well-formed, so no rule about
+  tags can change it. A span that ends inside a word of the data is wrong.
+- `conlleval_f1` is what papers print: every word of the data gets one tag, that of its first unit,
+  and tags are read as conlleval and seqeval's default read them: I-X without B-X opens an entity.
+- `strict_f1` reads the same tags as seqeval's strict mode with IOB2: I-X without B-X is nothing.
+
+Where every span begins and ends with a word, the three are equal. They part where the tokenizer
+cuts the data's words (`Saint-Denis`, `U.S.`) and a span begins or ends inside one.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from trunkline.scoring.tally import Metric, Share, Sums, Tally, points
+
 Entity = tuple[int, int, str]  # begin, end, type
+_OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
@@ -38,29 +53,82 @@ class Counts:
         return 200.0 * self.correct / total if total else 0.0
 
 
-@dataclass(frozen=True)
-class EntityScores:
-    """Counts over all types (micro average) and per type."""
-
-    overall: Counts
-    by_type: dict[str, Counts]
-
-
-def score_entities(
+def count_entities(
     gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]
-) -> EntityScores:
-    """Scores predicted entities against gold ones, text by text."""
+) -> dict[str, Counts]:
+    """Returns the counts of each type, predicted entities against gold ones, text by text."""
     correct, found, wanted = Counter[str](), Counter[str](), Counter[str]()
     for truth, guess in zip(gold, predicted, strict=True):
         right, given = set(truth), set(guess)
         correct.update(label for _, _, label in right & given)
         found.update(label for _, _, label in given)
         wanted.update(label for _, _, label in right)
-    by_type = {
+    return {
         label: Counts(correct[label], found[label], wanted[label])
         for label in sorted({*found, *wanted})
     }
-    return EntityScores(Counts(correct.total(), found.total(), wanted.total()), by_type)
+
+
+def tally_entities(
+    gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]
+) -> Tally:
+    """Returns F1, precision and recall over all types (micro average)."""
+    metrics: dict[str, Metric] = {"f1": _F1(0), "precision": Share(0, 1), "recall": Share(0, 2)}
+    return Tally(_entity_counts(gold, predicted), metrics)
+
+
+def tally_tag_entities(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Tally:
+    """Returns the F1 of the entities in tag sequences, by conlleval and strict."""
+    counts = [
+        _entity_counts([read(tags) for tags in gold], [read(tags) for tags in predicted])
+        for read in (read_conlleval, read_strict)
+    ]
+    return Tally(np.concatenate(counts, axis=1), {"conlleval_f1": _F1(0), "strict_f1": _F1(3)})
+
+
+def read_conlleval(tags: Sequence[str]) -> list[Entity]:
+    """Returns the entities (begin, end, type) that conlleval sees in any sequence of tags.
+
+    Its rules (startOfChunk, endOfChunk) know IOB1, IOB2 and IOBES, and mend what is ill-formed.
+    """
+
+    def parts(last: str, tag: str) -> bool:
+        return last[0] in "ES" or tag[0] in "BSO" or last[2:] != tag[2:]
+
+    def opens(last: str, tag: str) -> bool:
+        return tag[0] in "BS" or last[0] in "OES" or last[2:] != tag[2:]
+
+    return _read(tags, opens, parts)
+
+
+def read_strict(tags: Sequence[str]) -> list[Entity]:
+    """Returns the entities (begin, end, type) of IOB2 tags; I-X that follows no X is nothing."""
+
+    def parts(last: str, tag: str) -> bool:
+        return tag[0] != "I" or last[2:] != tag[2:]
+
+    def opens(last: str, tag: str) -> bool:
+        return tag[0] == "B"
+
+    return _read(tags, opens, parts)
+
+
+def word_tags(words: Sequence[tuple[int, int]], spans: Sequence[Entity]) -> list[str]:
+    """Returns spans as the IOB2 tags of words, each tagged as its first character is.
+
+    Args:
+        words: (start, end) of each word.
+        spans: In the order of the text, not overlapping.
+    """
+    starts = [start for start, _, _ in spans]
+    tags = []
+    for word, _ in words:
+        at = bisect_right(starts, word) - 1
+        if at < 0 or spans[at][1] <= word:
+            tags.append(_OUTSIDE)
+        else:
+            tags.append(("B-" if starts[at] == word else "I-") + spans[at][2])
+    return tags
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
@@ -70,10 +138,45 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     (Tjong Kim Sang and Veenstra, 1999); the same repair is what conlleval applies.
     """
     fixed: list[str] = []
-    previous = "O"
+    previous = _OUTSIDE
     for tag in tags:
         prefix, _, label = tag.partition("-")
         opens = prefix == "I" and previous[2:] != label
         fixed.append(f"B-{label}" if opens else tag)
         previous = tag
     return fixed
+
+
+def _read(
+    tags: Sequence[str], opens: Callable[[str, str], bool], parts: Callable[[str, str], bool]
+) -> list[Entity]:
+    """Reads entities: `opens(last, tag)` begins one, `parts(last, tag)` ends the one before."""
+    found: list[Entity] = []
+    begin = -1
+    for at, (last, tag) in enumerate(zip([_OUTSIDE, *tags], [*tags, _OUTSIDE], strict=True)):
+        if begin >= 0 and parts(last, tag):
+            found.append((begin, at, last[2:]))
+            begin = -1
+        if tag != _OUTSIDE and begin < 0 and opens(last, tag):
+            begin = at
+    return found
+
+
+def _entity_counts(gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]) -> Sums:
+    """Returns [n, 3]: correct, predicted and gold entities of each text."""
+    rows = []
+    for truth, guess in zip(gold, predicted, strict=True):
+        right, given = set(truth), set(guess)
+        rows.append((len(right & given), len(given), len(right)))
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class _F1:
+    """F1 of the columns correct, predicted and gold, which begin at `first`."""
+
+    first: int
+
+    def __call__(self, sums: Sums) -> Sums:
+        correct, predicted, gold = (sums[..., self.first + at] for at in range(3))
+        return points(2.0 * correct, predicted + gold)

@@ -1,7 +1,9 @@
 """Exact match and F1 of answers, by the rules of the official SQuAD evaluation.
 
 Rules: github.com/rajpurkar/SQuAD-explorer, evaluate-v2.0.py, which also reads v1.1 data. Both are
-the maximum over all gold answers, averaged over questions; a missing answer counts as empty.
+the maximum over all gold answers, averaged over questions; a missing answer counts as empty. The
+official `HasAns_exact`, `HasAns_f1` and `NoAns_exact` (which equals `NoAns_f1`) are here
+`has_answer_exact_match`, `has_answer_f1` and `no_answer_accuracy`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from trunkline.scoring.tally import Metric, Share, Tally
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -27,14 +33,60 @@ class AnswerScores:
 
 def score_answers(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> AnswerScores:
     """Scores one predicted answer per question against all its gold answers."""
-    exact = f1 = 0.0
+    values = tally_answers(gold, predicted).values()
+    return AnswerScores(values["exact_match"], values["f1"], len(gold))
+
+
+def tally_answers(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Tally:
+    """Returns exact match and F1 over all questions, and over the parts if there are two.
+
+    Args:
+        gold: All gold answers of each question; none if the text holds none (v2).
+        predicted: One answer per question; empty for "no answer".
+    """
+    rows = []
     for truths, guess in zip(gold, predicted, strict=True):
-        # A question whose answers are all empty after normalising counts as unanswerable.
-        wanted = [truth for truth in truths if normalize(truth)] or [""]
-        exact += max(normalize(truth) == normalize(guess) for truth in wanted)
-        f1 += max(token_f1(truth, guess) for truth in wanted)
-    n = len(gold)
-    return AnswerScores(100.0 * exact / n, 100.0 * f1 / n, n) if n else AnswerScores(0.0, 0.0, 0)
+        exact, f1 = score_answer(truths, guess)
+        has, no = float(bool(truths)), float(not truths)
+        rows.append((1.0, exact, f1, has, has * exact, has * f1, no, no * exact))
+    metrics: dict[str, Metric] = {"exact_match": Share(1, 0), "f1": Share(2, 0)}
+    if not all(gold):
+        metrics["no_answer_accuracy"] = Share(7, 6)
+        if any(gold):
+            metrics |= {"has_answer_exact_match": Share(4, 3), "has_answer_f1": Share(5, 3)}
+    return Tally(np.array(rows, np.float64).reshape(-1, 8), metrics)
+
+
+def score_answer(truths: Sequence[str], guess: str) -> tuple[float, float]:
+    """Returns exact match and F1 of one answer, in [0, 1], against the gold that fits best."""
+    # A question whose answers are all empty after normalising counts as unanswerable.
+    wanted = [truth for truth in truths if normalize(truth)] or [""]
+    exact = max(normalize(truth) == normalize(guess) for truth in wanted)
+    return float(exact), max(token_f1(truth, guess) for truth in wanted)
+
+
+def best_threshold(
+    no_answer_scores: Sequence[float], gold: Sequence[Sequence[str]], predicted: Sequence[str]
+) -> float:
+    """Returns the threshold for "no answer" with the highest F1 on these questions.
+
+    A question goes without an answer if its no-answer score is above. Among equally good
+    thresholds it is the lowest pair of neighbouring scores, and half-way between the two, so that a
+    slightly other arithmetic, such as int8, decides the same.
+
+    Args:
+        no_answer_scores: Of each question, in [0, 1].
+        gold: All gold answers of each question.
+        predicted: The answer of each question if one is given.
+    """
+    scores = np.asarray(no_answer_scores, np.float64)
+    kept = np.array([score_answer(*pair)[1] for pair in zip(gold, predicted, strict=True)])
+    dropped = np.array([score_answer(truths, "")[1] for truths in gold])
+    levels = np.unique(scores)
+    gains = np.bincount(np.searchsorted(levels, scores), kept - dropped, len(levels))
+    best = int(np.argmax(np.concatenate([[0.0], np.cumsum(gains)])))
+    edges = np.concatenate([[0.0], levels, [1.0]])
+    return 1.0 if best == len(levels) else float(edges[best] + edges[best + 1]) / 2.0
 
 
 def normalize(text: str) -> str:

@@ -44,14 +44,16 @@ class AnalyzeResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., model_version: _Optional[int] = ..., results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., offset_unit: _Optional[_Union[OffsetUnit, str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class Document(_message.Message):
-    __slots__ = ("text", "tasks", "questions")
+    __slots__ = ("text", "tasks", "questions", "text_pair")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
     QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_PAIR_FIELD_NUMBER: _ClassVar[int]
     text: str
     tasks: _containers.RepeatedScalarFieldContainer[str]
     questions: _containers.RepeatedCompositeFieldContainer[Question]
-    def __init__(self, text: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ...) -> None: ...
+    text_pair: str
+    def __init__(self, text: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., questions: _Optional[_Iterable[_Union[Question, _Mapping]]] = ..., text_pair: _Optional[str] = ...) -> None: ...
 
 class Question(_message.Message):
     __slots__ = ("text", "task")
@@ -70,12 +72,14 @@ class DocumentResult(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[_Union[TaskResult, _Mapping]]] = ..., questions: _Optional[_Iterable[_Union[QuestionResult, _Mapping]]] = ...) -> None: ...
 
 class TaskResult(_message.Message):
-    __slots__ = ("task", "spans")
+    __slots__ = ("task", "spans", "labels")
     TASK_FIELD_NUMBER: _ClassVar[int]
     SPANS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     task: str
     spans: SpanList
-    def __init__(self, task: _Optional[str] = ..., spans: _Optional[_Union[SpanList, _Mapping]] = ...) -> None: ...
+    labels: LabelList
+    def __init__(self, task: _Optional[str] = ..., spans: _Optional[_Union[SpanList, _Mapping]] = ..., labels: _Optional[_Union[LabelList, _Mapping]] = ...) -> None: ...
 
 class SpanList(_message.Message):
     __slots__ = ("spans",)
@@ -96,6 +100,20 @@ class Span(_message.Message):
     label: str
     score: float
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., text: _Optional[str] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class LabelList(_message.Message):
+    __slots__ = ("labels",)
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.RepeatedCompositeFieldContainer[Label]
+    def __init__(self, labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ...) -> None: ...
+
+class Label(_message.Message):
+    __slots__ = ("label", "score")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    score: float
+    def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class QuestionResult(_message.Message):
     __slots__ = ("question", "task", "answers", "no_answer_score")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trunkline import Answer, Document, DocumentResult, Question, QuestionResult, Span
+from trunkline import Answer, Document, DocumentResult, Label, Question, QuestionResult, Span
+from trunkline.annotations import Annotations
 from trunkline.errors import InvalidInput
 from trunkline.offsets import OffsetMap, OffsetUnit
 from trunkline.v1 import analysis_service_pb2 as pb
@@ -26,7 +27,7 @@ _SAID_UNITS = {unit: value for value, unit in _UNITS.items() if value}
 
 
 @dataclass(frozen=True)
-class Annotations:
+class Codec:
     """How the annotations of one kind of text task travel.
 
     Attributes:
@@ -37,7 +38,7 @@ class Annotations:
 
     field: str
     fill: Callable[[Any, Sequence[Any], OffsetMap], None]
-    read: Callable[[Any], tuple[Span, ...]]
+    read: Callable[[Any], Annotations]
 
 
 def _fill_spans(message: pb.SpanList, spans: Sequence[Span], at: OffsetMap) -> None:
@@ -55,12 +56,22 @@ def _read_spans(message: pb.SpanList) -> tuple[Span, ...]:
     return tuple(Span(one.start, one.end, one.text, one.label, one.score) for one in message.spans)
 
 
-ANNOTATIONS: dict[str, Annotations] = {
-    "token-classification": Annotations("spans", _fill_spans, _read_spans),
+def _fill_labels(message: pb.LabelList, labels: Sequence[Label], at: OffsetMap) -> None:
+    for one in labels:
+        message.labels.add(label=one.label, score=one.score)
+
+
+def _read_labels(message: pb.LabelList) -> tuple[Label, ...]:
+    return tuple(Label(one.label, one.score) for one in message.labels)
+
+
+ANNOTATIONS: dict[str, Codec] = {
+    "token-classification": Codec("spans", _fill_spans, _read_spans),
+    "text-classification": Codec("labels", _fill_labels, _read_labels),
 }
 """By kind of task; the only place that knows which message a kind's annotations become."""
 
-_BY_FIELD = {annotations.field: annotations for annotations in ANNOTATIONS.values()}
+_BY_FIELD = {codec.field: codec for codec in ANNOTATIONS.values()}
 
 
 def unit_from_pb(value: pb.OffsetUnit) -> OffsetUnit:
@@ -82,6 +93,7 @@ def documents_from_pb(request: pb.AnalyzeRequest) -> list[Document]:
             text=document.text,
             questions=tuple(Question(asked.text, asked.task) for asked in document.questions),
             tasks=tuple(document.tasks) or None,
+            text_pair=document.text_pair if document.HasField("text_pair") else None,
         )
         for document in request.documents
     ]
@@ -117,15 +129,18 @@ def response_to_pb(analysis: Analysis, unit: OffsetUnit) -> pb.AnalyzeResponse:
     return response
 
 
-def results_from_pb(response: pb.AnalyzeResponse, texts: Sequence[str]) -> list[DocumentResult]:
-    """Returns the results of a response in code points; `texts` are those of the request."""
+def results_from_pb(
+    response: pb.AnalyzeResponse, documents: Sequence[Document]
+) -> list[DocumentResult]:
+    """Returns the results of a response in code points; `documents` are those of the request."""
     return [
         DocumentResult(
-            text=text,
+            text=document.text,
             tasks={task.task: _annotations_from_pb(task) for task in result.tasks},
             questions=tuple(_question_from_pb(question) for question in result.questions),
+            text_pair=document.text_pair,
         )
-        for text, result in zip(texts, response.results, strict=True)
+        for document, result in zip(documents, response.results, strict=True)
     ]
 
 
@@ -137,6 +152,7 @@ def _document_to_pb(document: Document, field: str) -> pb.Document:
             text=document.text,
             tasks=document.tasks,
             questions=[pb.Question(text=one.text, task=one.task) for one in document.questions],
+            text_pair=document.text_pair,
         )
     except UnicodeEncodeError:
         raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
@@ -150,15 +166,15 @@ def _fill_result(
 ) -> None:
     at = OffsetMap(result.text, unit)
     for name, found in result.tasks.items():
-        annotations = ANNOTATIONS[kinds[name]]
-        field = getattr(message.tasks.add(task=name), annotations.field)
+        codec = ANNOTATIONS[kinds[name]]
+        field = getattr(message.tasks.add(task=name), codec.field)
         field.SetInParent()  # chosen even if there is nothing to write
-        annotations.fill(field, found, at)
+        codec.fill(field, found, at)
     for question in result.questions:
         _fill_question(message.questions.add(), question, at)
 
 
-def _annotations_from_pb(result: pb.TaskResult) -> tuple[Span, ...]:
+def _annotations_from_pb(result: pb.TaskResult) -> Annotations:
     field = result.WhichOneof("annotations")
     # A newer server may send a kind this client does not know: its other tasks still count.
     return _BY_FIELD[field].read(getattr(result, field)) if field else ()

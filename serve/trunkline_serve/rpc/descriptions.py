@@ -32,7 +32,7 @@ def description_from_pb(message: pb.DescribeModelResponse) -> Description:
     limits = message.limits
     return Description(
         id=id_from_pb(message.id),
-        tasks=tuple(Task(one.name, one.kind, tuple(one.labels)) for one in message.tasks),
+        tasks=tuple(Task(one.name, one.kind, tuple(one.labels), one.pair) for one in message.tasks),
         limits=Limits(
             max_text_bytes=limits.max_text_bytes,
             max_documents=limits.max_documents,

@@ -1,94 +1,92 @@
-"""Reads questions with answers: SQuAD JSON (v1.1, v2.0), JSON lines, and the hub's layout."""
+"""Question answering: SQuAD JSON to records, and records to examples."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from trunkline.errors import DataError
-from trunkline_train.config import TaskConfig
+from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.examples import AnswerExample
-from trunkline_train.data.files import read_lines, read_text
+from trunkline_train.data.files import read_text
+from trunkline_train.data.reader import Format, Reader
+from trunkline_train.data.records import Record
+from trunkline_train.data.tables import read_jsonl, read_parquet
 
 
-def read_answer_file(path: Path, task: TaskConfig) -> Iterator[AnswerExample]:
-    """Yields the questions of a SQuAD file: nested JSON, or `.jsonl` in the hub's flat layout.
+def read_squad(path: Path, task: TaskConfig) -> Iterator[Record]:
+    """Yields the questions of a SQuAD JSON file (v1.1, v2.0), in the hub's flat layout.
 
     Raises:
-        DataError: It does not fit, or an answer does not stand where it is said to.
+        DataError: It does not fit; says where.
     """
-    if ".jsonl" in path.suffixes:
-        for number, line in read_lines(path):
-            if line.strip():
-                yield _flat(_loads(line, path, number), path, f"{path}:{number}")
-        return
-    data = _loads(read_text(path), path, None)
+    try:
+        data = json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(path, f"is not JSON: {error}") from None
     try:
         for article in data["data"]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
-                    yield _nested(paragraph["context"], question, path)
+                    where = f"{path} question {question['id']}"
+                    answers = [] if question.get("is_impossible") else question["answers"]
+                    yield Record(
+                        {**question, "context": paragraph["context"], "answers": answers}, where
+                    )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(path, f"is not SQuAD JSON: {error!r}; see docs/data.md") from None
 
 
-def read_answer_hub(rows: Iterable[Any], name: str, task: TaskConfig) -> Iterator[AnswerExample]:
-    """Yields the questions of a hub data set in the layout of `rajpurkar/squad`.
+class AnswerReader(Reader):
+    """Reads questions with a context and answers; `column` names the answers, `text` the context.
 
-    Raises:
-        DataError: It does not fit, or an answer does not stand where it is said to.
+    Questions marked `is_impossible`, as SQuAD v2 does, have no answers, whatever stands there.
     """
-    for index, row in enumerate(rows):
-        yield _flat(row, name, f"{name} row {index}")
+
+    formats: ClassVar[Mapping[str, Format]] = {
+        ".json": read_squad,
+        ".jsonl": read_jsonl,
+        ".parquet": read_parquet,
+    }
+
+    def column(self, record: Record) -> Column:
+        """Returns the column given, or `answers`."""
+        return "answers" if self.task.column is None else self.task.column
+
+    def example(self, record: Record) -> AnswerExample:
+        """Returns the question, with every answer checked to stand where it is said to."""
+        context = record.get(self.task.text[0] if self.task.text else "context")
+        question = record.get("question")
+        if not isinstance(context, str) or not isinstance(question, str):
+            raise DataError(record.where, "question and context must be texts")
+        if not question.strip():
+            raise DataError(record.where, "the question is empty")
+        impossible = record.values.get("is_impossible")
+        answers = [] if impossible else record.get(self.column(record))
+        texts, starts = _texts_and_starts(answers, record.where)
+        for text, start in zip(texts, starts, strict=True):
+            found = context[start : start + len(text)]
+            if start < 0 or found != text or not text:
+                reason = f"answer_start {start} gives {found!r}, not the answer {text!r}"
+                raise DataError(record.where, f"{reason}; count characters, from 0")
+        name = str(record.values.get("id", record.where))
+        return AnswerExample(name, question.strip(), context, texts, starts, record.where)
 
 
-def _loads(text: str, path: Path, line: int | None) -> Any:
+def _texts_and_starts(answers: Any, where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Reads a table of lists, as the hub has it, or a list of tables, as SQuAD JSON."""
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise DataError(path, f"is not JSON: {error}", line) from None
-
-
-def _nested(context: str, question: Mapping[str, Any], path: Path) -> AnswerExample:
-    answers = [] if question.get("is_impossible") else question["answers"]
-    return _checked(
-        AnswerExample(
-            id=str(question["id"]),
-            question=question["question"].strip(),
-            context=context,
-            answers=tuple(answer["text"] for answer in answers),
-            starts=tuple(answer["answer_start"] for answer in answers),
-            where=f"{path} question {question['id']}",
-        ),
-        path,
-    )
-
-
-def _flat(row: Mapping[str, Any], path: Path | str, where: str) -> AnswerExample:
-    try:
-        example = AnswerExample(
-            id=str(row["id"]),
-            question=row["question"].strip(),
-            context=row["context"],
-            answers=tuple(row["answers"]["text"]),
-            starts=tuple(row["answers"]["answer_start"]),
-            where=where,
-        )
-        return _checked(example, path)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            path, f"{where} lacks id, question, context or answers: {error!r}"
-        ) from None
-
-
-def _checked(example: AnswerExample, path: Path | str) -> AnswerExample:
-    for answer, start in zip(example.answers, example.starts, strict=True):
-        found = example.context[start : start + len(answer)]
-        if start < 0 or found != answer or not answer:
-            reason = f"answer_start {start} gives {found!r}, not the answer {answer!r}"
-            raise DataError(path, f"question {example.id}: {reason}")
-    if not example.question:
-        raise DataError(path, f"question {example.id} is empty")
-    return example
+        if isinstance(answers, Mapping):
+            texts, starts = list(answers["text"]), list(answers["answer_start"])
+        else:
+            texts = [answer["text"] for answer in answers]
+            starts = [answer["answer_start"] for answer in answers]
+    except (KeyError, TypeError) as error:
+        raise DataError(where, f"answers need text and answer_start: {error!r}") from None
+    texts_fit = all(isinstance(text, str) for text in texts)
+    starts_fit = all(isinstance(start, int) for start in starts)
+    if len(texts) != len(starts) or not texts_fit or not starts_fit:
+        raise DataError(where, "answers need one whole number in answer_start for each text")
+    return tuple(texts), tuple(starts)

@@ -22,6 +22,16 @@ class TokenExample:
     where: str
 
     @property
+    def document(self) -> str:
+        """The text that rows are cut from."""
+        return self.text
+
+    @property
+    def front(self) -> str | None:
+        """What stands in front of the text in every row."""
+        return None
+
+    @property
     def group(self) -> str:
         """What must not be split between training and held-out data."""
         return self.text
@@ -48,12 +58,54 @@ class AnswerExample:
     where: str
 
     @property
+    def document(self) -> str:
+        """The text that rows are cut from."""
+        return self.context
+
+    @property
+    def front(self) -> str | None:
+        """What stands in front of the text in every row."""
+        return self.question
+
+    @property
     def group(self) -> str:
         """What must not be split between training and held-out data."""
         return self.context
 
 
-Example = TokenExample | AnswerExample
+@dataclass(frozen=True)
+class TextExample:
+    """A text, or a pair of texts, with the labels of the whole.
+
+    Attributes:
+        text: The text.
+        text_pair: The second text of a pair; None where the task reads single texts.
+        labels: One label; of a multi-label task any number, none included.
+        where: File and line, for errors.
+    """
+
+    text: str
+    text_pair: str | None
+    labels: tuple[str, ...]
+    where: str
+
+    @property
+    def document(self) -> str:
+        """The text that rows are cut from."""
+        return self.text
+
+    @property
+    def front(self) -> str | None:
+        """What stands in front of the text in every row."""
+        return self.text_pair
+
+    @property
+    def group(self) -> str:
+        """What must not be split between training and held-out data."""
+        return self.text
+
+
+Example = TokenExample | AnswerExample | TextExample
 
 
 def token_example(words: list[str], tags: list[str], where: str) -> TokenExample:

@@ -5,29 +5,30 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from trunkline.errors import DataError
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields (line number, line without its end) of a UTF-8 file; `.gz` is unpacked.
+def read_lines(path: Path, *, ends: bool = False) -> Iterator[tuple[int, str]]:
+    """Yields (line number, line) of a UTF-8 file; `.gz` is unpacked.
+
+    Lines come without their ends unless `ends`; a byte order mark is dropped.
 
     Raises:
         DataError: The file is missing, truncated or not UTF-8.
     """
     number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with opened(path) as file:
             for number, line in enumerate(file, start=1):
-                yield number, line.decode("utf-8").rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, text if ends else text.rstrip("\r\n")
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 at byte {error.start} of the line; convert the file"
         raise DataError(path, reason, number) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(path, f"is not a whole gzip file ({error}); fetch it again") from None
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}; check the path") from None
 
 
 def read_text(path: Path) -> str:
@@ -36,4 +37,21 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: The file is missing, truncated or not UTF-8.
     """
-    return "\n".join(line for _, line in read_lines(path))
+    return "".join(line for _, line in read_lines(path, ends=True))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Gives a file to read bytes from; `.gz` is unpacked.
+
+    Raises:
+        DataError: The file is missing or truncated, also where that shows inside the block.
+    """
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(path, f"is not a whole gzip file ({error}); fetch it again") from None
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]  # of a damaged file, no system error
+        raise DataError(path, f"cannot be read: {reason}; check the path") from None

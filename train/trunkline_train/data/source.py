@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from trunkline.errors import DataError
 from trunkline_train.config import HUB, TaskConfig
-from trunkline_train.data.answers import read_answer_file, read_answer_hub
+from trunkline_train.data.answers import AnswerReader
 from trunkline_train.data.examples import Example
-from trunkline_train.data.tokens import collect_labels, read_token_file, read_token_hub
+from trunkline_train.data.reader import OTHER, Reader, check_labels, label_set
+from trunkline_train.data.records import Record
+from trunkline_train.data.tables import read_hub
+from trunkline_train.data.texts import TextReader
+from trunkline_train.data.tokens import TokenReader
 
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.05, 1000
 _SAMPLE_SEED = 0  # never the training seed: runs with other seeds see the same data
 
 E = TypeVar("E", bound=Example)
 
-
-@dataclass(frozen=True)
-class Readers:
-    """How examples of one kind are read, from a file and from a hub data set, and their labels."""
-
-    file: Callable[[Path, TaskConfig], Iterator[Any]]
-    hub: Callable[[Any, str, TaskConfig], Iterator[Any]]
-    labels: Callable[[Any, TaskConfig], tuple[str, ...]]
-
-
-READERS = {
-    "token-classification": Readers(read_token_file, read_token_hub, collect_labels),
-    "question-answering": Readers(read_answer_file, read_answer_hub, lambda examples, task: ()),
+READERS: dict[str, type[Reader]] = {
+    "token-classification": TokenReader,
+    "question-answering": AnswerReader,
+    "text-classification": TextReader,
 }
+_SUFFIXES = {suffix for reader in READERS.values() for suffix in reader.formats}
 
 
-def load_splits(task: TaskConfig) -> tuple[list[Example], list[Example]]:
-    """Returns the training and dev examples of a task, sampled to its limits.
+class Splits(NamedTuple):
+    """Training and dev examples, sampled, and the labels of all training examples."""
+
+    train: list[Example]
+    dev: list[Example]
+    labels: tuple[str, ...]
+
+
+def read_splits(task: TaskConfig) -> Splits:
+    """Reads the training and dev data of a task.
 
     Raises:
-        DataError: A source is missing, broken or empty.
+        DataError: A source is missing, broken or empty, or labels do not fit each other.
     """
-    train = _read(task.train, task)
-    if task.dev is None:
-        train, dev = _hold_out(train, task)
+    train = _read(task, "train")
+    labels = label_set(READERS[task.kind](task), train)
+    if task.sources("dev"):
+        dev = read_dev(task, labels)
     else:
-        dev = _read(task.dev, task)
-    return _sample(train, task.limit.train), _sample(dev, task.limit.dev)
+        train, held_out = _hold_out(train, task)
+        dev = _sample(held_out, task, "dev")
+    return Splits(_sample(train, task, "train"), dev, labels)
+
+
+def read_dev(task: TaskConfig, labels: Sequence[str]) -> list[Example]:
+    """Reads the dev data of a task that gives it.
+
+    Raises:
+        DataError: A source is missing, broken or empty, or has a label that is not in `labels`.
+    """
+    dev = _read(task, "dev")
+    check_labels(READERS[task.kind](task), dev, labels)
+    return _sample(dev, task, "dev")
 
 
 def load_test(task: TaskConfig, split: str) -> list[Example]:
@@ -56,52 +72,90 @@ def load_test(task: TaskConfig, split: str) -> list[Example]:
     Raises:
         DataError: The task has no such split, or its source is missing, broken or empty.
     """
+    if task.sources(split):
+        return _sample(_read(task, split), task, split)
     if split == "dev":
-        return load_splits(task)[1]
-    if task.test is None:
-        raise DataError(task.train, "the task has no test split; set test, or use --split dev")
-    return _sample(_read(task.test, task), task.limit.test)
+        return read_splits(task).dev
+    where = ", ".join(task.sources("train"))
+    raise DataError(where, "the task has no test split; set test, or use --split dev")
 
 
-def _read(source: str, task: TaskConfig) -> list[Example]:
-    readers = READERS[task.kind]
-    if source.startswith(HUB):
-        examples = list(readers.hub(_hub_rows(source), source, task))
-    else:
-        examples = list(readers.file(Path(source), task))
-    if not examples:
-        raise DataError(source, "holds no examples")
-    return examples
+def suffix(source: str) -> str:
+    """Returns the suffix of a file that tells its format, in lower case, whether packed or not."""
+    return Path(source.lower().removesuffix(".gz")).suffix
 
 
-def _hub_rows(source: str) -> Any:
-    import datasets
-
-    name, _, split = source.removeprefix(HUB).partition("#")
-    try:
-        return datasets.load_dataset(name, split=split or "train")
-    except Exception as error:  # the hub client raises anything from OSError to ValueError
-        reason = f"cannot be loaded from the hub: {str(error).splitlines()[0]}"
-        raise DataError(source, f"{reason}; check the name and network, or give a file") from None
+def _read(task: TaskConfig, split: str) -> list[Any]:
+    return [example for source in task.sources(split) for example in _examples(source, task)]
 
 
-def _sample(examples: list[E], limit: int | None) -> list[E]:
-    if limit is None or limit >= len(examples):
+def _examples(source: str, task: TaskConfig) -> list[Any]:
+    """Reads one source; records without a label for this task are left out."""
+    reader = READERS[task.kind](task)
+    examples = []
+    unlabelled: Record | None = None
+    for record in _records(source, reader):
+        if record.values.get(reader.column(record)) is None:
+            unlabelled = record
+            continue
+        example = reader.example(record)
+        if example is not None:
+            _check_unicode(example)
+            examples.append(example)
+    if examples:
         return examples
-    chosen = np.random.default_rng(_SAMPLE_SEED).permutation(len(examples))[:limit]
+    if unlabelled is None:
+        raise DataError(source, "holds no examples")
+    column = reader.column(unlabelled)
+    reason = f"no row has the column {column!r}; there are {unlabelled.known()}"
+    raise DataError(source, f"{reason}; set column")
+
+
+def _check_unicode(example: Example) -> None:
+    try:
+        f"{example.document}{example.front}".encode()
+    except UnicodeEncodeError:
+        reason = "is not valid Unicode (it holds lone surrogates); mend the text"
+        raise DataError(example.where, reason) from None
+
+
+def _records(source: str, reader: Reader) -> Iterator[Record]:
+    if source.startswith(HUB):
+        return read_hub(source)
+    end = suffix(source)
+    read = reader.formats.get(end if end in _SUFFIXES else OTHER)
+    if read is None:
+        known = ", ".join(sorted(reader.formats))
+        reason = f"{reader.task.kind} is read from {known} (also .gz) and {HUB}NAME"
+        raise DataError(source, f"{reason}, not from {end or 'a file without a suffix'}")
+    return read(Path(source), reader.task)
+
+
+def _sample(examples: list[E], task: TaskConfig, split: str) -> list[E]:
+    """Keeps the task's share of the examples, and of those as many as its limit allows."""
+    limit: int | None = getattr(task.limit, split)
+    share = max(1, round(task.downsample * len(examples)))
+    return _chosen(_chosen(examples, share), len(examples) if limit is None else limit)
+
+
+def _chosen(examples: list[E], count: int) -> list[E]:
+    if count >= len(examples):
+        return examples
+    chosen = np.random.default_rng(_SAMPLE_SEED).permutation(len(examples))[:count]
     return [examples[index] for index in sorted(chosen)]
 
 
 def _hold_out(examples: list[E], task: TaskConfig) -> tuple[list[E], list[E]]:
     """Splits off whole groups (contexts), so that no held-out context was trained on."""
-    groups = list(dict.fromkeys(example.group for example in examples))
+    sizes: dict[str, int] = {}
+    for example in examples:
+        sizes[example.group] = sizes.get(example.group, 0) + 1
+    groups = list(sizes)
     wanted = min(_HELD_OUT_MOST, max(1, int(_HELD_OUT_SHARE * len(examples))))
     if len(groups) < 2:  # noqa: PLR2004
-        raise DataError(task.train, "has too little data to hold out a dev split; give dev")
+        where = ", ".join(task.sources("train"))
+        raise DataError(where, "has too little data to hold out a dev split; give dev")
     order = np.random.default_rng(_SAMPLE_SEED).permutation(len(groups))
-    sizes = {group: 0 for group in groups}
-    for example in examples:
-        sizes[example.group] += 1
     held: set[str] = set()
     count = 0
     for index in order[: len(groups) - 1]:

@@ -1,105 +1,96 @@
-"""Reads token labels: CoNLL columns from files, `tokens` and label features from the hub."""
+"""Token classification: a record's tokens and labels to an example."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
+from trunkline.decode.spans import OUTSIDE
 from trunkline.errors import DataError
 from trunkline.scoring.entities import to_iob2
-from trunkline_train.config import TaskConfig
+from trunkline.tasks import TokenOptions
+from trunkline_train.config import Column, TaskConfig
+from trunkline_train.data.columns import read_columns, read_conllu
 from trunkline_train.data.examples import TokenExample, token_example
-from trunkline_train.data.files import read_lines
+from trunkline_train.data.reader import OTHER, Format, Reader
+from trunkline_train.data.records import Record
+from trunkline_train.data.tables import read_jsonl, read_parquet
 
-_DOCUMENT = "-DOCSTART-"
-_SPAN_TAG = re.compile(r"O|[BI]-.+")
-
-
-def read_token_file(path: Path, task: TaskConfig) -> Iterator[TokenExample]:
-    """Yields the sentences of a CoNLL column file.
-
-    One token a line, columns apart by blanks or tabs, sentences by empty lines; `-DOCSTART-` lines
-    are skipped. IOB1 and IOB2 are read; IOB2 comes out.
-
-    Raises:
-        DataError: A line has another number of columns, or a label that is none; names it.
-    """
-    column = -1 if task.column is None else task.column
-    if isinstance(column, str):
-        raise DataError(path, f"column {column!r}: give a number for files, e.g. -1 for the last")
-    words: list[str] = []
-    tags: list[str] = []
-    first = width = 0
-    for number, line in read_lines(path):
-        fields = line.split("\t") if "\t" in line else line.split()
-        if not line.strip():
-            if words:
-                yield token_example(words, _checked(tags, task, path, first), f"{path}:{first}")
-            words, tags = [], []
-            continue
-        if fields[0] == _DOCUMENT:
-            continue
-        width = width or len(fields)
-        if len(fields) != width:
-            reason = f"has {len(fields)} columns, the lines before have {width}"
-            raise DataError(path, reason, number)
-        if not -width <= column < width or width == 1:
-            raise DataError(path, f"has {width} columns, there is no label column {column}", number)
-        first = first if words else number
-        words.append(fields[0])
-        tags.append(fields[column])
-    if words:
-        yield token_example(words, _checked(tags, task, path, first), f"{path}:{first}")
+_TAG = re.compile(r"O|[BI]-.+")
+# Where words and labels stand in tables, in CoNLL-U and in CoNLL columns.
+_LAYOUTS: tuple[tuple[Column, Column], ...] = (("tokens", "ner_tags"), ("form", "upos"), (0, -1))
 
 
-def read_token_hub(rows: Any, name: str, task: TaskConfig) -> Iterator[TokenExample]:
-    """Yields the sentences of a hub data set with a `tokens` feature and a label feature.
+class TokenReader(Reader):
+    """Reads lists of tokens and of labels; spans come out in IOB2."""
 
-    Args:
-        rows: A `datasets.Dataset`.
-        name: Its name, for errors.
-        task: `column` names the label feature; `ner_tags` by default.
+    formats: ClassVar[Mapping[str, Format]] = {
+        ".conllu": read_conllu,
+        ".jsonl": read_jsonl,
+        ".parquet": read_parquet,
+        ".tsv": read_columns,
+        OTHER: read_columns,
+    }
 
-    Raises:
-        DataError: A feature is missing or does not fit.
-    """
-    column = task.column or "ner_tags"
-    for feature in ("tokens", column):
-        if feature not in rows.features:
-            known = ", ".join(rows.features)
-            raise DataError(name, f"has no feature {feature!r}; it has {known}: set column")
-    inner = getattr(rows.features[column], "feature", None)
-    names = getattr(inner, "names", None)
-    for index, row in enumerate(rows):
-        if len(row["tokens"]) != len(row[column]):
-            raise DataError(name, f"row {index} has unequal numbers of tokens and labels")
-        tags = [names[tag] if names else str(tag) for tag in row[column]]
-        if row["tokens"]:
-            where = f"{name} row {index}"
-            yield token_example(row["tokens"], _checked(tags, task, name, index), where)
+    def __init__(self, task: TaskConfig) -> None:
+        super().__init__(task)
+        self._spans = task.decode_options() == TokenOptions("spans")
+        self._seen: dict[object, str] = {}  # values of the data to tags; there are few
 
+    def column(self, record: Record) -> Column:
+        """Returns the column given, or the usual one of the layout."""
+        return _layout(record)[1] if self.task.column is None else self.task.column
 
-def collect_labels(examples: Sequence[TokenExample], task: TaskConfig) -> tuple[str, ...]:
-    """Returns the label set of training data: O and B-/I- of each type, or the tags, sorted."""
-    seen = {tag for example in examples for tag in example.tags}
-    if not _spans(task):
-        return tuple(sorted(seen))
-    types = sorted({tag[2:] for tag in seen if tag != "O"})
-    return ("O", *(f"{prefix}-{label}" for label in types for prefix in "BI"))
+    def example(self, record: Record) -> TokenExample | None:
+        """Returns the sentence, its words joined by blanks."""
+        words = record.get(self.task.text[0] if self.task.text else _layout(record)[0])
+        values = record.get(self.column(record))
+        if not isinstance(words, list) or not isinstance(values, list):
+            raise DataError(record.where, "tokens and labels must be lists")
+        if len(words) != len(values):
+            reason = f"has {len(words)} tokens but {len(values)} labels; they must match"
+            raise DataError(record.where, reason)
+        for at, word in enumerate(words):
+            if not isinstance(word, str) or not word.strip():
+                raise DataError(record.place(at), f"token {word!r} has no visible text")
+        tags = self._tags(values, record)
+        return token_example(words, tags, record.where) if words else None
 
+    def _tags(self, values: list[object], record: Record) -> list[str]:
+        for at, value in enumerate(values):
+            if not isinstance(value, str) or value not in self._seen:
+                self._seen[str(value)] = self._tag(value, record, at)
+        tags = [self._seen[str(value)] for value in values]
+        return to_iob2(tags) if self._spans else tags
 
-def _checked(tags: list[str], task: TaskConfig, path: Path | str, line: int) -> list[str]:
-    if not _spans(task):
-        return tags
-    for offset, tag in enumerate(tags):
-        if not _SPAN_TAG.fullmatch(tag):
+    def _tag(self, value: object, record: Record, at: int) -> str:
+        tag = self.label(value, record.place(at))
+        if self._spans and not _TAG.fullmatch(tag):
             reason = f"label {tag!r} is not IOB (O, B-TYPE or I-TYPE)"
             mend = "choose another column, or set options.aggregation to 'tags'"
-            raise DataError(path, f"{reason}; {mend}", line + offset)
-    return to_iob2(tags)
+            raise DataError(record.place(at), f"{reason}; {mend}")
+        prefix, _, kind = tag.partition("-")
+        renamed = self._spans and kind in self.task.label_names
+        return f"{prefix}-{self.task.label_names[kind]}" if renamed else tag
+
+    def uses(self, example: TokenExample) -> Iterable[str]:
+        """Returns `B-` and the type of every span, or all tags."""
+        if not self._spans:
+            return example.tags
+        return [f"B-{tag[2:]}" for tag in example.tags if tag != OUTSIDE]
+
+    def logits(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Returns O and both prefixes of each type; tags, and labels with O, as they are."""
+        if not self._spans or OUTSIDE in labels:
+            return tuple(labels)
+        types = [label.removeprefix("B-") for label in labels]
+        return (OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in "BI"))
+
+    def needs_examples(self, label: str) -> bool:
+        """Spans of one word each need no I-."""
+        return not self._spans or label.startswith("B-")
 
 
-def _spans(task: TaskConfig) -> bool:
-    return getattr(task.decode_options(), "aggregation", "") == "spans"
+def _layout(record: Record) -> tuple[Column, Column]:
+    return next((layout for layout in _LAYOUTS if layout[0] in record.values), _LAYOUTS[0])

@@ -1,9 +1,13 @@
-"""Loads a pretrained encoder and its tokenizer, from the Hugging Face hub or a local folder."""
+"""Loads a pretrained encoder and its tokenizer: from the hub, a local folder or a trained model."""
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
@@ -11,10 +15,17 @@ from transformers.utils.logging import disable_progress_bar
 
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
-from trunkline_train.config import RowsConfig
+from trunkline_train.config import ModelConfig, RowsConfig
+from trunkline_train.model.attention import install_attention
+from trunkline_train.model.dropout import quicken_dropout
+from trunkline_train.model.layers import freeze, keep_layers
 
-# Architectures name the setting differently.
-_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+# Architectures name the settings differently.
+_DROPOUTS = {
+    "hidden_dropout": ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout"),
+    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+}
+_TRAINED = ("checkpoint.json", "best/checkpoint.json")  # of a checkpoint, of a run
 
 
 @dataclass(frozen=True)
@@ -32,35 +43,78 @@ class Pretrained:
     pad_id: int
 
 
-def load_pretrained(name: str, attention_dropout: float | None = None) -> Pretrained:
-    """Loads a model by its name on the hub, or from a local folder.
+def load_pretrained(name: str, model: ModelConfig | None = None) -> Pretrained:
+    """Loads an encoder, drops layers and freezes parts of it as configured.
 
     Args:
-        name: Of the model.
-        attention_dropout: Replaces the pretrained setting, unless None.
+        name: Of a model on the hub, of a local folder, or of a run or checkpoint of Trunkline,
+            whose encoder and tokenizer are taken.
+        model: What becomes of it; None leaves it as it is.
 
     Raises:
-        ConfigError: It cannot be loaded, or has no fast tokenizer.
+        ConfigError: It cannot be loaded, has no fast tokenizer, or does not take a setting.
+        CheckpointError: The run or checkpoint is broken.
     """
     if not sys.stderr.isatty():
         disable_progress_bar()
-    try:
+    model = model or ModelConfig()
+    trained = any((Path(name) / file).exists() for file in _TRAINED)
+    found = _from_run(Path(name), model) if trained else _from_hub(name, model)
+    if model.layers is not None:
+        keep_layers(found.encoder, model.layers)
+    freeze(found.encoder, model)
+    return found
+
+
+def _from_hub(name: str, model: ModelConfig) -> Pretrained:
+    with _one_line(name):
         tokenizer = AutoTokenizer.from_pretrained(name)
         config = AutoConfig.from_pretrained(name)
-        for key in _ATTENTION_DROPOUT if attention_dropout is not None else ():
-            if hasattr(config, key):
-                setattr(config, key, attention_dropout)
-        # Some weights are stored in half precision: they are trained, and run, in full.
-        encoder = AutoModel.from_pretrained(name, config=config).float()
-    except Exception as error:  # the hub client raises anything from OSError to ValueError
+    _set_dropouts(config, model)
+    with _one_line(name):
+        encoder = _ready(AutoModel.from_pretrained(name, config=config))
+    if not getattr(tokenizer, "is_fast", False) or tokenizer.pad_token_id is None:
+        raise ConfigError(f"encoder {name!r} has no fast tokenizer with padding, which rows need")
+    return Pretrained(encoder, tokenizer.backend_tokenizer, tokenizer.pad_token_id)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turns whatever the hub client and transformers raise into one line."""
+    try:
+        yield
+    except Exception as error:  # anything from OSError to ValueError
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"encoder {name!r} cannot be loaded: {reason}; "
             "give a name on the Hugging Face hub or a folder with config.json and weights"
         ) from None
-    if not getattr(tokenizer, "is_fast", False) or tokenizer.pad_token_id is None:
-        raise ConfigError(f"encoder {name!r} has no fast tokenizer with padding, which rows need")
-    return Pretrained(encoder, tokenizer.backend_tokenizer, tokenizer.pad_token_id)
+
+
+def _from_run(folder: Path, model: ModelConfig) -> Pretrained:
+    # Checkpoints are loaded with the help of this module.
+    from trunkline_train.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(folder)
+    source = checkpoint.model.encoder
+    config = copy.deepcopy(source.config)
+    _set_dropouts(config, model)
+    # Built anew, since modules read their dropout only then. Poolers are not in checkpoints.
+    encoder = _ready(AutoModel.from_config(config))
+    encoder.load_state_dict(source.state_dict(), strict=False)
+    tokenizer = Tokenizer.from_str(checkpoint.encoder.to_json())
+    return Pretrained(encoder, tokenizer, checkpoint.pad_id)
+
+
+def _set_dropouts(config: PretrainedConfig, model: ModelConfig) -> None:
+    for setting, keys in _DROPOUTS.items():
+        value = getattr(model, setting)
+        known = [key for key in keys if hasattr(config, key)]
+        if value is not None and not known:
+            kind = config.model_type
+            raise ConfigError(f"model.{setting}: an encoder of type {kind!r} has none to set")
+        for key in known if value is not None else ():
+            setattr(config, key, value)
 
 
 def text_encoder(pretrained: Pretrained, rows: RowsConfig) -> TextEncoder:
@@ -90,5 +144,11 @@ def longest_row(config: PretrainedConfig, pad_id: int) -> int:
 
 def encoder_from_config(folder: str) -> PreTrainedModel:
     """Returns an encoder with random weights, of the architecture in a folder's config.json."""
-    model: PreTrainedModel = AutoModel.from_config(AutoConfig.from_pretrained(folder))
-    return model.float()
+    return _ready(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
+
+
+def _ready(encoder: PreTrainedModel) -> PreTrainedModel:
+    """Returns the encoder in fp32, with attention and dropout that are quick in training."""
+    install_attention(encoder)
+    quicken_dropout(encoder)
+    return encoder.float()

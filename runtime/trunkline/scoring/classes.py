@@ -1,0 +1,93 @@
+"""Classes of whole texts and tags of words: accuracy, micro and macro F1.
+
+Macro F1 is the mean over the labels that occur, in gold or prediction, as scikit-learn takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trunkline.scoring.entities import Counts, count_entities
+from trunkline.scoring.tally import Metric, Share, Sums, Tally, points
+
+_Labels = Sequence[Collection[str]]
+
+
+def tally_labels(gold: _Labels, predicted: _Labels, *, multi_label: bool) -> Tally:
+    """Returns accuracy and macro F1, or for many labels a text micro F1, macro F1, exact match.
+
+    Args:
+        gold: The labels of each text.
+        predicted: What each text was taken for.
+        multi_label: Whether a text may have any number of labels; else it has one.
+    """
+    labels = sorted({label for given in (*gold, *predicted) for label in given})
+    size = len(labels)
+    right, macro = Share(-2, -1), _MacroF1(size)
+    metrics: dict[str, Metric]
+    if multi_label:
+        metrics = {"f1": _MicroF1(size), "macro_f1": macro, "exact_match": right}
+    else:
+        metrics = {"accuracy": right, "macro_f1": macro}
+    return Tally(_label_counts(gold, predicted, labels), metrics)
+
+
+def tally_tags(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Tally:
+    """Returns the accuracy over the words of all texts, given the tags of each text's words."""
+    rows = [
+        (sum(truth == guess for truth, guess in zip(tags, found, strict=True)), len(tags))
+        for tags, found in zip(gold, predicted, strict=True)
+    ]
+    return Tally(np.array(rows, np.float64).reshape(-1, 2), {"accuracy": Share(0, 1)})
+
+
+def count_labels(gold: _Labels, predicted: _Labels) -> dict[str, Counts]:
+    """Returns the counts of each label, given the labels of every text."""
+    # A label is an entity that takes up its text.
+    truths, guesses = (
+        [[(0, 0, label) for label in labels] for labels in given] for given in (gold, predicted)
+    )
+    return count_entities(truths, guesses)
+
+
+def _label_counts(gold: _Labels, predicted: _Labels, labels: Sequence[str]) -> Sums:
+    """Returns [n, 3 L + 2]: correct, predicted and gold per label; all right; 1."""
+    column = {label: at for at, label in enumerate(labels)}
+    truth, guess = (np.zeros((len(gold), len(labels))) for _ in range(2))
+    for row, (wanted, found) in enumerate(zip(gold, predicted, strict=True)):
+        truth[row, [column[label] for label in wanted]] = 1.0
+        guess[row, [column[label] for label in found]] = 1.0
+    right = (truth == guess).all(axis=1)
+    return np.column_stack([truth * guess, guess, truth, right, np.ones(len(gold))])
+
+
+@dataclass(frozen=True)
+class _MicroF1:
+    """F1 over all of so many labels together."""
+
+    labels: int
+
+    def __call__(self, sums: Sums) -> Sums:
+        correct, total = _parts(sums, self.labels)
+        return points(2.0 * correct.sum(axis=-1), total.sum(axis=-1))
+
+
+@dataclass(frozen=True)
+class _MacroF1:
+    """Mean of the F1 of so many labels, those that occur."""
+
+    labels: int
+
+    def __call__(self, sums: Sums) -> Sums:
+        correct, total = _parts(sums, self.labels)
+        f1 = points(2.0 * correct, total).sum(axis=-1)
+        return points(f1 / 100.0, (total > 0.0).sum(axis=-1).astype(np.float64))
+
+
+def _parts(sums: Sums, size: int) -> tuple[Sums, Sums]:
+    """Returns correct and predicted + gold of each label, [..., L] each."""
+    correct, predicted, gold = (sums[..., at * size : (at + 1) * size] for at in range(3))
+    return correct, predicted + gold

@@ -1,0 +1,139 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.small import Corpus as World
+from trunkline import Model
+from trunkline.errors import ConfigError, DataError
+from trunkline.structure import plain
+from trunkline_train import Corpus, Task, corpora, load, train
+from trunkline_train.api import configure
+from trunkline_train.config import load_config
+
+NER = Corpus("token-classification", "ner.train")
+
+
+def configured(*tasks: Task, **settings: Any) -> Any:
+    return configure(tasks or [Task("ner", NER)], name="x", encoder="e", settings=settings)
+
+
+def refusal(*tasks: Task, **settings: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        configured(*tasks, **settings)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_python_and_file_give_the_same_configuration(corpus: World) -> None:
+    world = corpus.folder
+    splits = ("train", "dev", "test")
+    ner = Corpus("token-classification", *(world / f"ner.{split}" for split in splits))
+    qa = Corpus("question-answering", *(world / f"qa.{split}.json" for split in splits))
+    wanted = load_config(corpus.config)
+    config = configure(
+        [Task("ner", ner, batch_size=8), Task("qa", qa, batch_size=8, n_best=3)],
+        name="small",
+        encoder=corpus.encoder,
+        settings={"max_length": 64, "overlap": 16, "training": plain(wanted.training)},
+    )
+    assert config == wanted
+
+
+def test_settings_find_their_section() -> None:
+    config = configured(
+        epochs=7, lora_rank=4, sampler="temperature", method="famo", mixing={"temperature": 5.0}
+    )
+    assert config.training.epochs == 7
+    assert config.model.lora_rank == 4
+    assert (config.mixing.sampler, config.mixing.temperature) == ("temperature", 5.0)
+    assert (config.balancing.method, config.balancing.temperature) == ("famo", 2.0)
+
+
+def test_path_may_be_a_setting() -> None:
+    assert configured(cache=Path("a/b")).training.cache == str(Path("a/b"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"epoch": 3}, "unknown setting 'epoch' (did you mean 'epochs'?)"),
+        ({"modle": {}}, "unknown setting 'modle' (did you mean 'model'?)"),
+        ({"temperature": 2.0}, "give mixing={'temperature': ...} or balancing="),
+        ({"mixing": "annealed"}, "mixing is a section: give a dict"),
+        ({"epochs": 3, "training": {"epochs": 2}}, "'epochs' is given twice"),
+        ({"training": {"epoch": 2}}, "training.epoch: unknown key (did you mean 'epochs'?)"),
+        ({"epochs": 0}, "epochs and save_steps must be at least 1"),
+        ({"sampler": "robin"}, "mixing.sampler: expected one of 'round-robin'"),
+    ],
+)
+def test_unfit_setting_is_named(settings: dict[str, Any], told: str) -> None:
+    assert told in refusal(**settings)
+
+
+def test_equal_names_are_refused() -> None:
+    assert "two tasks are named 'ner'" in refusal(Task("ner", NER), Task("ner", NER))
+
+
+def test_unknown_option_of_a_task_is_named() -> None:
+    told = refusal(Task("ner", NER, n_best=3))
+    assert "tasks.ner" in told
+    assert "options.n_best: unknown key" in told
+
+
+def test_nothing_is_written_when_a_setting_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        train([Task("ner", NER)], out=tmp_path / "run", epoch=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_downsampling_multiplies_and_leaves_the_corpus_alone() -> None:
+    half = NER.downsample(0.5)
+    assert (NER.share, half.share, half.downsample(0.5).share) == (1.0, 0.5, 0.25)
+    assert configured(Task("ner", half)).tasks["ner"].downsample == 0.5
+
+
+@pytest.mark.parametrize(
+    "make",
+    [corpora.conll_2003, corpora.conll_2000, corpora.ag_news, corpora.squad, corpora.squad_v2],
+)
+def test_named_corpus_is_on_the_hub_or_in_a_folder(make: Any, tmp_path: Path) -> None:
+    assert all(
+        source.startswith("hub:")
+        for source in configured(Task("x", make())).tasks["x"].sources("train")
+    )
+    with pytest.raises(DataError, match=r"has no .* nor .*gz; name your files in a Corpus"):
+        make(tmp_path)
+
+
+def test_files_of_a_named_corpus_may_be_packed(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").touch()
+    (tmp_path / "test.txt.gz").touch()
+    corpus = corpora.conll_2000(tmp_path)
+    assert [Path(str(one)).name for one in (corpus.train, corpus.test)] == [
+        "train.txt",
+        "test.txt.gz",
+    ]
+    assert corpus.column is None
+
+
+@pytest.mark.parametrize("make", [corpora.ud_english, corpora.ag_news])
+def test_options_fit_the_kind(make: Any) -> None:
+    (task,) = configured(Task("x", make())).tasks.values()
+    assert task.decode_options() is not None
+
+
+def test_trained_model_answers_as_its_bundle(trained: Path, small_model: Model) -> None:
+    model = load(trained)
+    text, questions = "Ada Brown lives in Bern .", ["Where does Ada Brown live?"]
+    mine, bundled = model.analyze(text, questions), small_model.analyze(text, questions)
+    assert mine.to_dict() == bundled.to_dict()
+    assert model.analyze([text], tasks=["ner"])[0].tasks == mine.tasks
+
+
+def test_scores_are_those_of_the_best_epoch(trained: Path) -> None:
+    model = load(trained)
+    assert model.checkpoint == trained / "best"
+    assert model.scores["ner"]["f1"] == pytest.approx(model.evaluate("dev")["ner"].value)
+    assert load(model.checkpoint).scores == model.scores

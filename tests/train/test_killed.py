@@ -1,0 +1,111 @@
+"""A run that is killed, runs out of disk or of sense loses nothing."""
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.small import Corpus
+from trunkline.errors import TrainingFault
+from trunkline_train.checkpoint import load_checkpoint
+from trunkline_train.loop import train
+
+# Twelve steps an epoch, a checkpoint every fifth: kills land between them.
+SETTINGS = (
+    "training.epochs=5",
+    "training.save_steps=5",
+    "training.diagnose_steps=4",
+    "balancing.method=famo",
+    "mixing.sampler=temperature",
+    "mixing.batches_per_step=1",
+    "tasks.ner.limit={train=40, dev=4}",
+    "tasks.qa.limit={train=60, dev=4}",
+)
+
+
+def command(corpus: Corpus, out: Path, *more: str) -> list[str]:
+    sets = [part for change in SETTINGS for part in ("--set", change)]
+    base = [sys.executable, "-m", "trunkline", "train", str(corpus.config), "--out", str(out)]
+    return [*base, *sets, *more]
+
+
+def kill_when(log: Path, lines: int, process: subprocess.Popen[bytes], number: int) -> None:
+    """Sends a signal as soon as the log has that many lines."""
+    for _ in range(6000):
+        if log.exists() and log.read_bytes().count(b"\n") >= lines:
+            process.send_signal(number)
+            return
+        assert process.poll() is None
+        time.sleep(0.01)
+    raise AssertionError("the run wrote no log")
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("killed") / "whole"
+    train(corpus.load(*SETTINGS), out)
+    return out
+
+
+def assert_same_weights(one: Path, two: Path) -> None:
+    for name in ("last/model", "last/state", "best/model"):
+        before, after = (load_file(run / f"{name}.safetensors") for run in (one, two))
+        assert before.keys() == after.keys()
+        assert [key for key in before if not torch.equal(before[key], after[key])] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_killed_run_resumes_to_the_same_weights(
+    corpus: Corpus, whole: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen(command(corpus, out), stderr=subprocess.DEVNULL) as process:
+        kill_when(out / "log.jsonl", 18, process, number)
+        status = process.wait(60)
+    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    stopped = load_checkpoint(out / "last").progress.step
+    assert 5 <= stopped < load_checkpoint(whole / "last").progress.step
+    if number == signal.SIGTERM:
+        assert stopped >= 15  # told to stop, it saves where it is
+    train(corpus.load(*SETTINGS), out, resume=True)
+    assert_same_weights(whole, out)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    corpus: Corpus, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen(command(corpus, out), stderr=subprocess.DEVNULL) as process:
+        kill_when(out / "log.jsonl", 18, process, signal.SIGTERM)
+    before = {file: file.read_bytes() for file in (out / "last").iterdir()}
+    most = (out / "last" / "model.safetensors").stat().st_size // 2
+    full = subprocess.run(
+        command(corpus, out, "--resume"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    assert full.returncode == 2
+    assert "Traceback" not in full.stderr
+    assert "File too large" in full.stderr
+    assert {file: file.read_bytes() for file in (out / "last").iterdir()} == before
+    train(corpus.load(*SETTINGS), out, resume=True)
+    assert_same_weights(whole, out)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_task(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    config = corpus.load(*SETTINGS, "training.learning_rate=1e30", "training.warmup=0")
+    with pytest.raises(TrainingFault, match=r"step \d+: the (loss|gradient) of .*(ner|qa)"):
+        train(config, tmp_path / "run")
+    saved = load_checkpoint(tmp_path / "run" / "last")
+    assert saved.progress.step >= 1

@@ -1,0 +1,84 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from trunkline_train.config import MixingConfig
+from trunkline_train.mixing import Mixer
+
+SIZES = (400, 100, 20)
+
+
+def mixer(sampler: str, *, sizes=SIZES, epochs: int = 4, seed: int = 1, **settings) -> Mixer:
+    ratios = settings.pop("weights", (1.0,) * len(sizes))
+    named = {f"task{at}": ratio for at, ratio in enumerate(ratios)} if sampler == "ratios" else {}
+    config = MixingConfig(sampler=sampler, ratios=named, **settings)
+    return Mixer(config, sizes, ratios=ratios, epochs=epochs, seed=seed)
+
+
+def counts(mixed: Mixer, steps: range) -> np.ndarray:
+    drawn = Counter(index for step in steps for index in mixed.at(step))
+    return np.array([drawn[index] for index in range(len(SIZES))])
+
+
+def test_round_robin_gives_every_task_a_batch_in_every_step() -> None:
+    mixed = mixer("round-robin")
+    assert mixed.steps_per_epoch == max(SIZES)
+    assert all(sorted(mixed.at(step)) == [0, 1, 2] for step in range(20))
+
+
+@pytest.mark.parametrize("draws", [1, 2, 4, 5])
+def test_round_robin_takes_turns_whatever_a_step_holds(draws: int) -> None:
+    mixed = mixer("round-robin", batches_per_step=draws)
+    walked = [index for step in range(30) for index in mixed.at(step)]
+    assert walked == [at % 3 for at in range(30 * draws)]
+
+
+@pytest.mark.parametrize("draws", [1, 3, 8])
+def test_an_epoch_of_proportional_is_a_pass_over_all(draws: int) -> None:
+    mixed = mixer("proportional", batches_per_step=draws)
+    drawn = counts(mixed, range(mixed.steps_per_epoch))
+    assert drawn.sum() == pytest.approx(sum(SIZES), abs=draws)
+    assert drawn == pytest.approx(np.array(SIZES), rel=0.25, abs=8)
+
+
+def test_temperature_flattens_and_its_cap_bounds_the_large() -> None:
+    plain = mixer("temperature", temperature=1.0).shares(0)
+    flat = mixer("temperature", temperature=100.0).shares(0)
+    capped = mixer("temperature", temperature=1.0, cap=100).shares(0)
+    assert plain == pytest.approx(np.array(SIZES) / sum(SIZES))
+    assert flat == pytest.approx([1 / 3] * 3, abs=0.01)
+    assert capped == pytest.approx(np.array([100, 100, 20]) / 220)
+
+
+def test_annealing_goes_from_proportional_to_nearly_equal() -> None:
+    mixed = mixer("annealed")
+    first, last = mixed.shares(0), mixed.shares(mixed.total - 1)
+    assert first == pytest.approx(np.array(SIZES) / sum(SIZES))
+    weights = np.array(SIZES) ** 0.2
+    assert last == pytest.approx(weights / weights.sum())
+    smallest = [mixed.shares(step)[2] for step in range(0, mixed.total, 50)]
+    assert smallest == sorted(smallest)
+
+
+def test_ratios_are_kept_to_a_batch_within_every_step() -> None:
+    mixed = mixer("ratios", weights=(3.0, 2.0, 1.0), batches_per_step=6)
+    assert all(sorted(mixed.at(step)) == [0, 0, 0, 1, 1, 2] for step in range(50))
+
+
+@pytest.mark.parametrize("sampler", ["round-robin", "proportional", "temperature", "annealed"])
+def test_draws_follow_from_the_step_alone(sampler: str) -> None:
+    forward, backward = mixer(sampler), mixer(sampler)
+    walked = [forward.at(step) for step in range(100)]
+    assert [backward.at(step) for step in reversed(range(100))] == walked[::-1]
+
+
+def test_seeds_draw_otherwise() -> None:
+    one, two = (mixer("proportional", seed=seed, batches_per_step=2) for seed in (1, 2))
+    assert [one.at(step) for step in range(40)] != [two.at(step) for step in range(40)]
+
+
+def test_sampled_shares_are_met_over_many_steps() -> None:
+    mixed = mixer("temperature", batches_per_step=2, epochs=100)
+    drawn = counts(mixed, range(5000))
+    assert drawn / drawn.sum() == pytest.approx(mixed.shares(0), abs=0.01)

@@ -1,0 +1,258 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from trunkline.errors import DataError
+from trunkline_train.config import TaskConfig
+from trunkline_train.data.examples import TextExample
+from trunkline_train.data.source import load_test, read_splits
+
+Read = Callable[..., list[TextExample]]
+MULTI = {"multi_label": True}
+PAIR = {"pair": True}
+
+
+def examples(path: Path, **options: object) -> list[TextExample]:
+    return load_test(TaskConfig("text-classification", "x", test=str(path), **options), "test")
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Writes a file and reads it."""
+
+    def read(content: str | bytes, name: str = "a.csv", **options: object) -> list[TextExample]:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return examples(path, **options)
+
+    return read
+
+
+def refusal(read: Read, content: str | bytes, name: str = "a.csv", **options: object) -> str:
+    with pytest.raises(DataError) as caught:
+        read(content, name, **options)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def found(examples: list[TextExample]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(example.text, example.labels) for example in examples]
+
+
+def lines(examples: list[TextExample]) -> list[int]:
+    return [int(example.where.rpartition(":")[2]) for example in examples]
+
+
+NEWS = """\
+"3","Pension","Talks, held ""late""
+again"
+
+"1","Ö","Second"\r
+4,Third,one
+"""
+
+
+def test_csv_without_a_header_has_the_label_first_and_text_in_all_others(read: Read) -> None:
+    read_news = read(NEWS)
+    assert found(read_news) == [
+        ('Pension Talks, held "late"\nagain', ("3",)),
+        ("Ö Second", ("1",)),
+        ("Third one", ("4",)),
+    ]
+    assert lines(read_news) == [1, 4, 5]
+
+
+def test_columns_of_csv_may_be_chosen_by_number(read: Read) -> None:
+    assert found(read(NEWS, column=-1, text=(1,)))[1:] == [("Ö", ("Second",)), ("Third", ("one",))]
+    assert found(read("a,b,c\n", column=2)) == [("a b", ("c",))]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"column": "label"}, {"text": ("text",)}, {"column": "label", "text": ("text",)}],
+)
+def test_header_is_found_by_label_or_by_names_given(read: Read, options: dict[str, object]) -> None:
+    read_rows = read("\ufeffid,text,label\n7,It rained.,weather\n", **options)
+    assert found(read_rows) == [("It rained.", ("weather",))]
+    assert lines(read_rows) == [2]
+
+
+def test_texts_of_several_columns_are_joined_by_blanks(read: Read) -> None:
+    content = "topic,title,body\nlife,Ada,lives\n"
+    (example,) = read(content, column="topic", text=("title", "body"))
+    assert example.text == "Ada lives"
+
+
+def test_tsv_has_no_quotes(read: Read) -> None:
+    content = 'label\ttext\nlife\t"Ada" lives\nculture\t"It\n'
+    assert found(read(content, "a.tsv")) == [
+        ('"Ada" lives', ("life",)),
+        ('"It', ("culture",)),
+    ]
+
+
+def test_a_very_long_field_is_read(read: Read) -> None:
+    (example,) = read(f"life,{'word ' * 50_000}\n")
+    assert len(example.text) == 250_000
+
+
+def row(**change: object) -> dict[str, object]:
+    return {"text": "It rained.", "label": "weather"} | change
+
+
+def jsonl(*rows: dict[str, object]) -> str:
+    return "".join(json.dumps(one) + "\n" for one in rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [("weather", "weather"), (3, "3"), (3.0, "3"), (True, "true"), ("03", "03"), ("None", "None")],
+)
+def test_labels_may_be_numbers_and_truth_values(read: Read, value: object, label: str) -> None:
+    assert found(read(jsonl(row(label=value)), "a.jsonl")) == [("It rained.", (label,))]
+
+
+def test_labels_stand_for_names(read: Read) -> None:
+    names = {"1": "World", "3": "Business"}
+    assert [e.labels for e in read(NEWS, label_names=names)] == [("Business",), ("World",), ("4",)]
+
+
+def test_multi_label_rows_have_lists_which_may_be_empty(read: Read) -> None:
+    content = jsonl(row(label=["a", "b", "a"]), row(label=[]), row(label=None), {"text": "x"})
+    assert [e.labels for e in read(content, "a.jsonl", options=MULTI)] == [("a", "b"), ()]
+
+
+def test_parquet_reads_as_json_lines(tmp_path: Path) -> None:
+    rows = [row(label=["a"]), row(label=None), row(label=["b", "a"])]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    read = examples(tmp_path / "a.parquet", options=MULTI)
+    assert [example.labels for example in read] == [("a",), ("b", "a")]
+    assert [example.where.rpartition(" ")[2] for example in read] == ["0", "2"]
+
+
+def test_pairs_have_a_second_text(read: Read) -> None:
+    (example,) = read("label,text,text_pair\nyes,It rained.,Rain fell.\n", options=PAIR)
+    assert (example.text, example.text_pair) == ("It rained.", "Rain fell.")
+    (example,) = read("yes,It rained.,Rain fell.\n", text_pair=-1, options=PAIR)
+    assert (example.text, example.text_pair, example.labels) == (
+        "It rained.",
+        "Rain fell.",
+        ("yes",),
+    )
+    (example,) = read(jsonl(row(other="Rain.")), "a.jsonl", text_pair="other", options=PAIR)
+    assert example.text_pair == "Rain."
+
+
+def test_single_texts_have_no_second_one(read: Read) -> None:
+    (example,) = read(jsonl(row(text_pair="Rain.")), "a.jsonl")
+    assert example.text_pair is None
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("1,a,b\n2,c\n", "a.csv:2: has 2 fields, the first row has 3"),
+        ('1,"a\nb"\n\n2,c,d\n', "a.csv:4: has 3 fields, the first row has 2"),
+        ('1,a\n2,"b\n3,c\n', "a.csv:2: is not CSV: unexpected end of data; check the quotes"),
+        ('1,a\n2,"b"c\n', "a.csv:2: is not CSV:"),
+        ("1,a\n,b\n", "a.csv:2: has '' for a label"),
+        ("1,a\nNaN,b\n", "a.csv:2: has 'NaN' for a label"),
+        ("label,text,text\n1,a,b\n", "a.csv:1: the header names a column twice"),
+        ("label,body\n1,a\n", "a.csv:2: column 'text' is missing; there are label, body"),
+        ("", "a.csv: holds no examples"),
+        ("label,text\n", "a.csv: holds no examples"),
+        ("1,Z\xfcrich\n".encode("latin-1"), "a.csv:1: is not UTF-8"),
+    ],
+)
+def test_csv_that_does_not_fit_is_named_by_line(
+    read: Read, content: str | bytes, told: str
+) -> None:
+    assert told in refusal(read, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        ("1,a\n", {"column": 5}, "a.csv: no row has the column 5; there are 0, 1; set column"),
+        ("a,b\n1,2\n", {"column": "topic"}, "no row has the column 'topic'; there are a, b"),
+        ("1,a\n", {"column": 0, "text": ("b",)}, "must all be names, or all numbers"),
+        ("1,a\n", {"options": PAIR}, "a.csv:1: columns have no names; set text_pair to a number"),
+        ("1,a\n", {"options": MULTI}, "a.csv:1: has '1' for labels; a multi-label task needs"),
+    ],
+)
+def test_columns_that_are_not_there_are_named(
+    read: Read, content: str, options: dict[str, object], told: str
+) -> None:
+    assert told in refusal(read, content, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"label": ["a"]}, "a.jsonl:2: has a list of labels; set options.multi_label to true"),
+        ({"label": {}}, "a.jsonl:2: has {} for a label"),
+        ({"label": float("nan")}, "a.jsonl:2: has nan for a label"),
+        ({"label": 1.5}, "a.jsonl:2: has 1.5 for a label"),
+        ({"text": None}, "a.jsonl:2: column 'text' is null"),
+        ({"text": 3}, "a.jsonl:2: column 'text' must be a text, not 3"),
+        ({"text": "\ud800"}, "a.jsonl:2: is not valid Unicode"),
+    ],
+)
+def test_row_that_does_not_fit_is_named(read: Read, change: dict[str, object], told: str) -> None:
+    assert told in refusal(read, jsonl(row(), row(**change)), "a.jsonl")
+
+
+def test_labels_of_no_row_are_named(read: Read) -> None:
+    told = refusal(read, jsonl({"text": "a", "topic": "b"}), "a.jsonl")
+    assert "a.jsonl: no row has the column 'label'; there are text, topic; set column" in told
+
+
+def test_broken_parquet_is_one_line(read: Read, tmp_path: Path) -> None:
+    assert "a.parquet: is not a whole Parquet file" in refusal(read, b"PAR1 no", "a.parquet")
+    with pytest.raises(DataError, match=r"b.parquet: cannot be read: No such file"):
+        examples(tmp_path / "b.parquet")
+    parquet.write_table(pa.Table.from_pylist([row()] * 5000), tmp_path / "c.parquet")
+    content = bytearray((tmp_path / "c.parquet").read_bytes())
+    content[20:60] = bytes(40)
+    told = refusal(read, bytes(content), "c.parquet")
+    assert "c.parquet: is not a whole" in told or "c.parquet: cannot be read" in told
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Callable[..., TaskConfig]:
+    """Writes training and dev data."""
+
+    def task(train: str, dev: str, **options: object) -> TaskConfig:
+        for name, content in (("train.csv", train), ("dev.csv", dev)):
+            (tmp_path / name).write_text(content)
+        paths = [str(tmp_path / name) for name in ("train.csv", "dev.csv")]
+        return TaskConfig("text-classification", paths[0], dev=paths[1], **options)
+
+    return task
+
+
+def test_labels_are_those_of_the_training_data_sorted(task: Callable[..., TaskConfig]) -> None:
+    assert read_splits(task("b,x\na,y\nb,z\n", "a,x\n")).labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ((), r"dev.csv:2: label 'c' is not in the training data \(a, b\); mend it, or train on"),
+        (("b", "a", "c"), r"train.csv: no example has the label 'c'; add some, or take it out"),
+        (("b",), r"train.csv:2: label 'a' is not among the labels given \(b\); mend it, or add"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(
+    task: Callable[..., TaskConfig], labels: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(DataError, match=told):
+        read_splits(task("b,x\na,y\n", "a,x\nc,y\n", labels=labels))
+
+
+def test_labels_given_keep_their_order(task: Callable[..., TaskConfig]) -> None:
+    assert read_splits(task("b,x\na,y\n", "a,x\n", labels=("b", "a"))).labels == ("b", "a")

@@ -1,0 +1,229 @@
+"""Training from Python, by the same path as from a configuration.
+
+from trunkline_train import Task, corpora, train
+
+model = train(
+    [Task("pos", corpora.ud_english()), Task("chunk", corpora.conll_2000())],
+    encoder="distilbert/distilbert-base-uncased",
+    out="runs/pos-chunk",
+)
+print(model.analyze("Mr Smith loves New York"))
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trunkline.errors import ConfigError, did_you_mean
+from trunkline.model import Model
+from trunkline.pipeline import Pipeline
+from trunkline_train.config import (
+    BalancingConfig,
+    Config,
+    DistillationConfig,
+    MixingConfig,
+    ModelConfig,
+    RowsConfig,
+    TrainingConfig,
+    parse_config,
+)
+from trunkline_train.corpora import Corpus
+
+if TYPE_CHECKING:
+    from trunkline_train.checkpoint import Checkpoint
+    from trunkline_train.evaluate import Scores
+
+_SECTIONS = {
+    "rows": RowsConfig,
+    "model": ModelConfig,
+    "mixing": MixingConfig,
+    "balancing": BalancingConfig,
+    "distillation": DistillationConfig,
+    "training": TrainingConfig,
+}
+_SOURCE = "train"  # what errors call the configuration
+DEFAULT_ENCODER = "distilbert/distilbert-base-uncased"
+
+
+class Task:
+    """One task of a model.
+
+    Args:
+        name: Of the task, in results and logs; lower case.
+        corpus: What it learns from.
+        weight: Factor of its mean loss.
+        batch_size: Rows per batch.
+        teacher: A run or checkpoint with a task of this name, whose logits are learned too.
+        options: Decode defaults, by kind: `n_best=3`, `threshold=0.3`, ...
+    """
+
+    def __init__(
+        self,
+        name: str,
+        corpus: Corpus,
+        *,
+        weight: float = 1.0,
+        batch_size: int = 16,
+        teacher: str | Path | None = None,
+        **options: object,
+    ) -> None:
+        self.name = name
+        self.corpus = corpus
+        self.weight = weight
+        self.batch_size = batch_size
+        self.teacher = teacher
+        self.options = options
+
+    def table(self) -> dict[str, Any]:
+        """Returns the task as it would stand in a configuration."""
+        table = self.corpus.table()
+        return {
+            **table,
+            "options": {**table["options"], **self.options},
+            "weight": self.weight,
+            "batch_size": self.batch_size,
+            "teacher": None if self.teacher is None else str(self.teacher),
+        }
+
+
+class TrainedModel:
+    """A trained model: analyses texts as a bundle would, through torch.
+
+    Attributes:
+        pipeline: From text to results.
+        checkpoint: Folder of its checkpoint, to evaluate, export or teach with.
+        scores: By task, the metrics on its dev split; empty if the run's log is not at hand.
+    """
+
+    def __init__(self, loaded: Checkpoint, folder: Path, scores: Mapping[str, Any]) -> None:
+        self.pipeline: Pipeline = loaded.pipeline()
+        self.checkpoint = folder
+        self.scores: Mapping[str, Mapping[str, float]] = scores
+        self._config = loaded.config
+
+    analyze = Model.analyze
+
+    def evaluate(self, split: str = "test") -> dict[str, Scores]:
+        """Returns each task's scores on `dev` or `test`, by the official rules.
+
+        Raises:
+            DataError: A task has no such split, or it cannot be read.
+        """
+        from trunkline_train.data.source import load_test
+        from trunkline_train.evaluate import evaluate
+
+        return {
+            name: evaluate(spec, self.pipeline, load_test(self._config.tasks[name], split))
+            for name, spec in self.pipeline.tasks.items()
+        }
+
+
+def train(
+    tasks: Sequence[Task],
+    *,
+    out: str | Path,
+    encoder: str | Path = DEFAULT_ENCODER,
+    resume: bool = False,
+    **settings: Any,
+) -> TrainedModel:
+    """Trains one model for several tasks.
+
+    Args:
+        tasks: With their corpora; names must differ.
+        out: Folder of the run: checkpoints, log, curves, model card.
+        encoder: A name on the Hugging Face hub, a folder, or a run of Trunkline.
+        resume: Go on with the run in `out`, exactly where it stopped.
+        settings: Those of a configuration, by name (`epochs=5, sampler="temperature"`), or whole
+            sections (`mixing={"sampler": "temperature", "temperature": 5}`).
+
+    Returns:
+        The best model by the mean of the tasks' dev scores.
+
+    Raises:
+        ConfigError: A setting is unknown or unfit, or the folder holds another run.
+        DataError: A corpus is missing or broken.
+        TrainingFault: Training cannot go on; the last good state is in `out`.
+    """
+    config = configure(tasks, name=Path(out).name, encoder=encoder, settings=settings)
+    # torch takes seconds to load: a wrong setting is told before.
+    from trunkline_train.loop import train as run
+
+    run(config, Path(out), resume=resume)
+    return load(out)
+
+
+def load(folder: str | Path) -> TrainedModel:
+    """Loads the best model of a run's folder, or a checkpoint.
+
+    Raises:
+        CheckpointError: It is missing or broken.
+    """
+    from trunkline_train.checkpoint import load_checkpoint
+
+    folder = Path(folder)
+    loaded = load_checkpoint(folder)
+    best = folder / "best"
+    place = best if best.exists() else folder
+    return TrainedModel(loaded, place, _dev_scores(place.parent, loaded.progress.step))
+
+
+def configure(
+    tasks: Sequence[Task], *, name: str, encoder: str | Path, settings: Mapping[str, Any]
+) -> Config:
+    """Returns the configuration that a file with the same values would give.
+
+    Raises:
+        ConfigError: Two tasks share a name, or a setting is unknown, ambiguous or unfit.
+    """
+    counts = Counter(task.name for task in tasks)
+    twice = [task for task, count in counts.items() if count > 1]
+    if twice:
+        raise ConfigError(f"{_SOURCE}: two tasks are named {twice[0]!r}; names must differ")
+    data = {
+        "name": name,
+        "encoder": str(encoder),
+        "tasks": {task.name: task.table() for task in tasks},
+        **_by_section(settings),
+    }
+    return parse_config(data, _SOURCE)
+
+
+def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        given = value if key in _SECTIONS else {key: value}
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{_SOURCE}: {key} is a section: give a dict of its settings")
+        section = sections.setdefault(key if key in _SECTIONS else _section_of(key), {})
+        for name in section.keys() & given.keys():
+            raise ConfigError(f"{_SOURCE}: {name!r} is given twice")
+        section.update({name: str(v) if isinstance(v, Path) else v for name, v in given.items()})
+    return sections
+
+
+def _section_of(key: str) -> str:
+    known = {name: [field.name for field in fields(cls)] for name, cls in _SECTIONS.items()}
+    owners = [name for name, keys in known.items() if key in keys]
+    if not owners:
+        names = [*known, *(name for keys in known.values() for name in keys)]
+        mend = "docs/training.md names all settings"
+        raise ConfigError(f"{_SOURCE}: unknown setting {key!r}{did_you_mean(key, names)}; {mend}")
+    if len(owners) > 1:
+        places = " or ".join(f"{owner}={{{key!r}: ...}}" for owner in owners)
+        raise ConfigError(f"{_SOURCE}: {key!r} is a setting of several sections; give {places}")
+    return owners[0]
+
+
+def _dev_scores(run: Path, step: int) -> dict[str, dict[str, float]]:
+    """Returns the dev metrics that the run's log has of a step."""
+    log = run / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else ()
+    for line in map(json.loads, lines):
+        if line["step"] == step and "dev" in line:
+            return line["dev"]
+    return {}

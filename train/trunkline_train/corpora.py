@@ -1,0 +1,177 @@
+"""Corpora: where the examples of a task are, and how to read them. Some have names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trunkline.errors import DataError
+from trunkline_train.config import Column
+
+Source = str | Path
+_NAMED_TOPICS = {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The data of one task. Keys, formats and defaults are those of a configuration.
+
+    Attributes:
+        kind: The kind of task its labels are for, e.g. `token-classification`.
+        train, dev, test: A file, `hub:NAME[:SUBSET][@REVISION]#SPLIT`, or a list of them. Without
+            `dev`, a part of `train` is held out.
+        column: Where labels stand.
+        text: Columns of the text.
+        text_pair: Column of the second text of a pair.
+        labels: The label set; empty infers it.
+        label_names: What labels in the data stand for.
+        options: Decode defaults that fit the labels.
+        limit: Most examples, by split.
+        share: Of the examples that is kept.
+    """
+
+    kind: str
+    train: Source | Sequence[Source]
+    dev: Source | Sequence[Source] | None = None
+    test: Source | Sequence[Source] | None = None
+    column: Column | None = None
+    text: Sequence[Column] = ()
+    text_pair: Column | None = None
+    labels: Sequence[str] = ()
+    label_names: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    limit: Mapping[str, int] = field(default_factory=dict)
+    share: float = 1.0
+
+    def downsample(self, share: float) -> Corpus:
+        """Returns the corpus with that share of every split, the same examples each time."""
+        return replace(self, share=self.share * share)
+
+    def table(self) -> dict[str, Any]:
+        """Returns the corpus as the keys of a task in a configuration."""
+        columns = [self.text] if isinstance(self.text, str) else list(self.text)
+        return {
+            "kind": self.kind,
+            "train": _plain(self.train),
+            "dev": _plain(self.dev),
+            "test": _plain(self.test),
+            "column": self.column,
+            "text": columns,
+            "text_pair": self.text_pair,
+            "labels": list(self.labels),
+            "label_names": dict(self.label_names),
+            "options": dict(self.options),
+            "limit": dict(self.limit),
+            "downsample": self.share,
+        }
+
+
+def conll_2003(folder: Source | None = None) -> Corpus:
+    """Named entities in news: PER, LOC, ORG, MISC.
+
+    Args:
+        folder: Holds eng.train, eng.testa and eng.testb (or packed, with .gz); None takes the hub.
+    """
+    if folder is None:
+        return Corpus("token-classification", *_hub("lhoestq/conll2003", "validation"))
+    return Corpus("token-classification", *_files(folder, "eng.train", "eng.testa", "eng.testb"))
+
+
+def clean_conll(folder: Source) -> Corpus:
+    """CoNLL-2003 with 7 % of its labels corrected; its authors' script makes the files.
+
+    Args:
+        folder: Holds cleanconll.train, cleanconll.dev and cleanconll.test.
+    """
+    names = (f"cleanconll.{split}" for split in ("train", "dev", "test"))
+    return Corpus("token-classification", *_files(folder, *names))
+
+
+def conll_2000(folder: Source | None = None) -> Corpus:
+    """Syntactic chunks: NP, VP, PP and eight others. There is no dev split.
+
+    Args:
+        folder: Holds train.txt and test.txt; None takes the hub.
+    """
+    if folder is None:
+        train, _, test = _hub("eriktks/conll2000@refs/convert/parquet", None)
+        return Corpus("token-classification", train, test=test, column="chunk_tags")
+    train, test = _files(folder, "train.txt", "test.txt")
+    return Corpus("token-classification", train, test=test)
+
+
+def ud_english(column: str = "upos", folder: Source | None = None) -> Corpus:
+    """Part-of-speech tags of the English Web Treebank.
+
+    Args:
+        column: `upos` for the 17 universal tags, `xpos` for the 49 of English.
+        folder: Holds en_ewt-ud-train.conllu and so on; None takes the hub.
+    """
+    names = (f"en_ewt-ud-{split}.conllu" for split in ("train", "dev", "test"))
+    hub = "universal-dependencies/universal_dependencies:en_ewt"
+    splits = _hub(hub, "dev") if folder is None else _files(folder, *names)
+    options = {"aggregation": "tags"}
+    return Corpus("token-classification", *splits, column=column, options=options)
+
+
+def ag_news(folder: Source | None = None) -> Corpus:
+    """Topics of news: World, Sports, Business, Sci/Tech. There is no dev split.
+
+    Args:
+        folder: Holds train.csv and test.csv, without a header; None takes the hub.
+    """
+    if folder is None:
+        train, _, test = _hub("fancyzhx/ag_news", None)
+        return Corpus("text-classification", train, test=test)
+    train, test = _files(folder, "train.csv", "test.csv")
+    read = {"column": 0, "text": (1, 2), "label_names": _NAMED_TOPICS}
+    return Corpus("text-classification", train, test=test, **read)
+
+
+def squad(folder: Source | None = None) -> Corpus:
+    """Questions on Wikipedia. The dev split is held out of train; the official one is for test.
+
+    Args:
+        folder: Holds train-v1.1.json and dev-v1.1.json; None takes the hub.
+    """
+    return _squad("rajpurkar/squad", "v1.1", folder)
+
+
+def squad_v2(folder: Source | None = None) -> Corpus:
+    """The same, with questions the text does not answer.
+
+    Args:
+        folder: Holds train-v2.0.json and dev-v2.0.json; None takes the hub.
+    """
+    return _squad("rajpurkar/squad_v2", "v2.0", folder)
+
+
+def _squad(name: str, version: str, folder: Source | None) -> Corpus:
+    if folder is None:
+        train, test, _ = _hub(name, "validation")
+    else:
+        train, test = _files(folder, f"train-{version}.json", f"dev-{version}.json")
+    return Corpus("question-answering", train, test=test)
+
+
+def _hub(name: str, dev: str | None) -> tuple[str, str | None, str]:
+    return f"hub:{name}#train", dev and f"hub:{name}#{dev}", f"hub:{name}#test"
+
+
+def _files(folder: Source, *names: str) -> tuple[str, ...]:
+    return tuple(_file(Path(folder), name) for name in names)
+
+
+def _file(folder: Path, name: str) -> str:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.exists():
+            return str(path)
+    raise DataError(folder, f"has no {name} nor {name}.gz; name your files in a Corpus(...)")
+
+
+def _plain(sources: Source | Sequence[Source] | None) -> str | list[str] | None:
+    if sources is None or isinstance(sources, str | Path):
+        return None if sources is None else str(sources)
+    return [str(source) for source in sources]

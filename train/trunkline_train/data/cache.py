@@ -1,0 +1,108 @@
+"""Encoded training rows on disk, named by a fingerprint of all they were made from.
+
+Each file is written whole or not at all, and may be deleted at any time; one that is broken counts
+as missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+import trunkline
+from trunkline.encode import TextEncoder
+from trunkline.errors import DataError
+from trunkline.files import replaced_file
+from trunkline.structure import plain
+from trunkline_train.config import HUB, TaskConfig
+from trunkline_train.data.source import suffix
+from trunkline_train.data.tables import load_hub
+from trunkline_train.table import FeatureTable, parts
+
+FORMAT = 1  # of the files, and of how features are built: raise it with either
+_LABELS, _CHECKSUM = b"labels", b"crc32"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Training rows of a task, and the labels their targets count in."""
+
+    labels: tuple[str, ...]
+    features: FeatureTable
+
+
+def fingerprint(task: TaskConfig, encoder: TextEncoder) -> str:
+    """Returns a hash of everything that the encoded training rows of a task follow from.
+
+    Raises:
+        DataError: A source is missing.
+    """
+    made_from = {
+        "format": [FORMAT, trunkline.__version__],
+        "tokenizer": encoder.to_json(),
+        "rows": [encoder.max_length, encoder.overlap],
+        "sources": [_content(source) for source in task.sources("train")],
+        "hold out": not task.sources("dev"),
+        "task": [task.kind, task.column, task.text, task.text_pair, plain(task.decode_options())],
+        "labels": [task.labels, task.label_names],
+        "sample": [task.downsample, task.limit.train],
+    }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content(source: str) -> list[str]:
+    """Returns what a source's examples follow from."""
+    if source.startswith(HUB):
+        return [source, load_hub(source)._fingerprint]
+    try:
+        with Path(source).open("rb") as file:
+            return [suffix(source), hashlib.file_digest(file, "sha256").hexdigest()]
+    except OSError as error:
+        raise DataError(source, f"cannot be read: {error.strerror}; check the path") from None
+
+
+def read_cached(path: Path) -> Cached | None:
+    """Returns the rows of a file, mapped; None if it is missing or broken."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        labels = json.loads(table.schema.metadata[_LABELS])
+        if table.schema.metadata[_CHECKSUM] != _checksum(table):
+            raise ValueError("checksum")
+        return Cached(tuple(labels), FeatureTable(table))
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+        _log.warning("%s: is broken (%s), and is made anew", path, error)
+        return None
+
+
+def write_cached(path: Path, cached: Cached) -> None:
+    """Writes rows to a file; where it cannot be written, training goes on without."""
+    table = cached.features.table
+    about = {_LABELS: json.dumps(cached.labels), _CHECKSUM: _checksum(table)}
+    try:
+        with (
+            replaced_file(path) as aside,
+            pa.ipc.new_file(str(aside), table.schema.with_metadata(about)) as writer,
+        ):
+            writer.write_table(table.replace_schema_metadata(about))
+    except OSError as error:
+        _log.warning("%s: cannot be written (%s); the next run encodes anew", path, error)
+
+
+def _checksum(table: pa.Table) -> bytes:
+    """Returns a checksum of the table's columns."""
+    total = 0
+    for column in table.columns:
+        for part in parts(column):
+            total = zlib.crc32(part, total)
+    return str(total).encode()

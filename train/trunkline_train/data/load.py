@@ -1,0 +1,79 @@
+"""Loads a task: its labels, training rows and dev examples, encoded once and cached."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from trunkline.encode import TextEncoder
+from trunkline.errors import ConfigError
+from trunkline.tasks import TaskSpec
+from trunkline_train.config import TaskConfig
+from trunkline_train.data.cache import Cached, fingerprint, read_cached, write_cached
+from trunkline_train.data.examples import Example
+from trunkline_train.data.reader import check_names
+from trunkline_train.data.source import read_dev, read_splits
+from trunkline_train.features import check_fronts, each_feature
+from trunkline_train.table import FeatureTable, tabled
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task with what it is trained and scored on.
+
+    Attributes:
+        spec: The task, with its labels.
+        features: Its training rows.
+        dev: Examples that it is scored on while training.
+    """
+
+    spec: TaskSpec
+    features: FeatureTable
+    dev: list[Example]
+
+
+def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | None) -> LoadedTask:
+    """Reads and encodes the data of a task, or takes encoded rows from the cache.
+
+    Args:
+        name: Of the task.
+        task: Its kind and sources.
+        encoder: Cuts texts into rows.
+        cache: Folder of encoded rows; None to encode anew.
+
+    Raises:
+        ConfigError: Labels are given that the kind does not take, or twice.
+        DataError: A source is missing, broken or empty, or labels do not fit each other.
+    """
+    check_names(name, task)
+    file = None if cache is None else cache / f"{fingerprint(task, encoder)}.arrow"
+    cached = None if file is None else read_cached(file)
+    if cached is not None and task.sources("dev"):
+        dev = read_dev(task, cached.labels)
+        check_fronts(dev, encoder)
+        return LoadedTask(_spec(name, task, cached.labels), cached.features, dev)
+    splits = read_splits(task)
+    spec = _spec(name, task, splits.labels)
+    check_fronts(splits.dev, encoder)
+    if cached is None:
+        features = tabled(each_feature(spec, splits.train, encoder))
+        cached = Cached(splits.labels, features)
+        if file is not None:
+            write_cached(file, cached)
+    return LoadedTask(spec, cached.features, splits.dev)
+
+
+def cache_folder(setting: str | None) -> Path | None:
+    """Returns the folder of encoded data sets: as set, None for an empty setting, or the user's."""
+    if setting is not None:
+        return Path(setting) if setting else None
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "trunkline" / "features"
+
+
+def _spec(name: str, task: TaskConfig, labels: tuple[str, ...]) -> TaskSpec:
+    try:
+        return TaskSpec(name, task.kind, labels, task.decode_options())
+    except ValueError as error:
+        raise ConfigError(f"tasks.{name}: {error}") from None

@@ -1,0 +1,89 @@
+"""Which data sets feed a step: samplers, deterministic by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trunkline_train.config import MixingConfig
+
+Floats = NDArray[np.float64]
+
+_ANNEALING = 0.8  # BERT and PALs (arXiv 1902.02671): the exponent falls from 1 to 0.2
+
+
+class Mixer:
+    """Draws the data sets of every step.
+
+    Draws follow from the step alone. Shares are kept within a step, too: of `draws` draws a data
+    set with share p gets floor or ceiling of p times `draws` (systematic sampling), which leaves
+    less to chance than drawing each for itself.
+
+    Args:
+        config: The sampler and its settings.
+        sizes: Batches per pass of each data set.
+        ratios: By data set; only for the sampler `ratios`.
+        epochs: Of the whole run.
+        seed: Of the draws.
+    """
+
+    def __init__(
+        self,
+        config: MixingConfig,
+        sizes: Sequence[int],
+        *,
+        ratios: Sequence[float],
+        epochs: int,
+        seed: int,
+    ) -> None:
+        self._config = config
+        self._sizes = np.array(sizes, np.float64)
+        self._ratios = np.array(ratios, np.float64)
+        self._seed = seed
+        self.draws = config.batches_per_step or len(sizes)
+        turns = config.sampler == "round-robin"
+        batches = max(sizes) * len(sizes) if turns else sum(sizes)
+        self.steps_per_epoch = -(-batches // self.draws)
+        self.total = self.steps_per_epoch * epochs
+
+    def at(self, step: int) -> list[int]:
+        """Returns the data sets that give a batch to a step, one entry per batch."""
+        if self._config.sampler == "round-robin":
+            first = step * self.draws
+            return [(first + draw) % len(self._sizes) for draw in range(self.draws)]
+        shares = np.cumsum(self.shares(step))
+        start = np.random.default_rng([self._seed, step]).random()
+        marks = (start + np.arange(self.draws)) / self.draws
+        return np.minimum(np.searchsorted(shares, marks), len(shares) - 1).tolist()
+
+    def shares(self, step: int) -> Floats:
+        """Returns each data set's share of the draws, adding up to 1."""
+        values = _SHARES[self._config.sampler](self, step)
+        return values / values.sum()
+
+    def _equal(self, step: int) -> Floats:
+        return np.ones_like(self._sizes)
+
+    def _proportional(self, step: int) -> Floats:
+        return self._sizes
+
+    def _temperature(self, step: int) -> Floats:
+        capped = np.minimum(self._sizes, self._config.cap or np.inf)
+        return capped ** (1.0 / self._config.temperature)
+
+    def _annealed(self, step: int) -> Floats:
+        return self._sizes ** (1.0 - _ANNEALING * step / max(1, self.total - 1))
+
+    def _given(self, step: int) -> Floats:
+        return self._ratios
+
+
+_SHARES: Mapping[str, Callable[[Mixer, int], Floats]] = {
+    "round-robin": Mixer._equal,
+    "proportional": Mixer._proportional,
+    "temperature": Mixer._temperature,
+    "annealed": Mixer._annealed,
+    "ratios": Mixer._given,
+}

@@ -1,0 +1,79 @@
+"""What AdamW is given: which parameters, at which rates; and how rates move over the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.nn import Parameter
+
+from trunkline_train.config import TrainingConfig
+from trunkline_train.model.layers import find_layers, is_embedding
+from trunkline_train.model.multitask import MultitaskModel
+
+
+def parameter_groups(model: MultitaskModel, settings: TrainingConfig) -> list[dict[str, Any]]:
+    """Returns the groups for AdamW, of all parameters that require a gradient.
+
+    Biases, norms and other vectors do not decay. Heads may have a rate of their own. With
+    `layer_decay` below 1 the top layer learns at the encoder's rate, each one below at a share of
+    that above, and embeddings slowest. The encoder's groups come first, the fastest leading; each
+    holds its full rate as `peak` too.
+
+    Raises:
+        ConfigError: `layer_decay` is set for an encoder without a list of layers.
+    """
+    groups: dict[tuple[bool, float, float], list[Parameter]] = {}
+    for is_head, rate, parameter in _rated(model, settings):
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((is_head, rate, decay), []).append(parameter)
+    order = sorted(groups, key=lambda group: (group[0], -group[1], -group[2]))
+    return [
+        {"params": groups[key], "lr": key[1], "peak": key[1], "weight_decay": key[2]}
+        for key in order
+    ]
+
+
+def _rated(
+    model: MultitaskModel, settings: TrainingConfig
+) -> Iterator[tuple[bool, float, Parameter]]:
+    """Yields (is of a head, rate, parameter) of what is trained, the encoder's first."""
+    depth = _depths(model, settings.layer_decay)
+    for name, parameter in model.encoder.named_parameters():
+        if parameter.requires_grad:
+            yield False, settings.learning_rate * settings.layer_decay ** depth(name), parameter
+    head_rate = settings.head_learning_rate or settings.learning_rate
+    for parameter in model.heads.parameters():
+        yield True, head_rate, parameter
+
+
+def _depths(model: MultitaskModel, layer_decay: float) -> Callable[[str], int]:
+    """Returns how far below the top layer a parameter of the encoder stands, by its name."""
+    if layer_decay == 1.0:
+        return lambda name: 0
+    prefix, layers = find_layers(model.encoder, "training.layer_decay")
+    total = len(layers)
+
+    def depth(name: str) -> int:
+        if is_embedding(name):
+            return total
+        if name.startswith(prefix + "."):
+            return total - 1 - int(name[len(prefix) + 1 :].partition(".")[0])
+        return 0
+
+    return depth
+
+
+def schedule(total: int, warmup: float) -> Callable[[int], float]:
+    """Returns the factor of the rate by step: rising over the warm-up, then falling to zero.
+
+    Args:
+        total: Steps of the run.
+        warmup: Share of them with a rising rate.
+    """
+    rising = max(1, int(warmup * total))
+
+    def factor(step: int) -> float:
+        return min((step + 1) / rising, (total - step) / max(1, total - rising), 1.0)
+
+    return factor

@@ -1,0 +1,110 @@
+"""Training rows as one Arrow table: compact in memory, and mapped from a file without reading it.
+
+Columns: `input_ids` and `token_type_ids`, a list each; the row's bounds; one column per target, a
+number or a list, its name behind `target.`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from trunkline.encode import Ints, Row
+from trunkline_train.features import Feature
+
+_TARGET = "target."
+_LISTS = {"input_ids": np.int32, "token_type_ids": np.int8}
+_BOUNDS = tuple(field.name for field in fields(Row) if field.name not in _LISTS)
+_AT_ONCE = 4096  # features turned into columns together
+
+Get = Callable[[int], Any]  # index to the value there: a number, or an array of them
+
+
+class FeatureTable(Sequence[Feature]):
+    """Training rows with their targets.
+
+    Args:
+        table: With the columns named above.
+
+    Attributes:
+        table: The same, in one piece.
+        lengths: [N] tokens of each row, special tokens included.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.combine_chunks()
+        columns = {name: _getter(self.table.column(name)) for name in self.table.column_names}
+        self._targets = {
+            name.removeprefix(_TARGET): columns.pop(name)
+            for name in self.table.column_names
+            if name.startswith(_TARGET)
+        }
+        self._row = columns
+        self.lengths = np.diff(parts(self.table.column("input_ids"))[1])
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> Feature:  # type: ignore[override]
+        """Returns a row with its targets."""
+        at = range(len(self))[index]
+        values = {name: get(at) for name, get in self._row.items()}
+        bounds = {name: int(values[name]) for name in _BOUNDS}
+        row = Row(values["input_ids"], values["token_type_ids"], **bounds)
+        return Feature(row, {name: get(at) for name, get in self._targets.items()})
+
+
+def tabled(features: Iterable[Feature]) -> FeatureTable:
+    """Returns features as a table."""
+    source = iter(features)
+    chunks = iter(lambda: list(islice(source, _AT_ONCE)), [])
+    batches = [_columns(chunk) for chunk in chunks]
+    return FeatureTable(pa.concat_tables(batches) if batches else _columns([]))
+
+
+def _columns(features: Sequence[Feature]) -> pa.Table:
+    columns = {
+        name: _lists([getattr(feature.row, name) for feature in features], dtype)
+        for name, dtype in _LISTS.items()
+    }
+    for name in _BOUNDS:
+        columns[name] = pa.array(np.array([getattr(one.row, name) for one in features], np.int32))
+    for name in features[0].targets if features else ():
+        values = [feature.targets[name] for feature in features]
+        columns[_TARGET + name] = (
+            _lists(values, np.int32) if np.ndim(values[0]) else pa.array(np.array(values, np.int32))
+        )
+    return pa.table(columns)
+
+
+def _lists(values: Sequence[Ints], dtype: type[np.integer[Any]]) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int64)
+    joined = np.concatenate(values) if values else np.zeros(0, np.int64)
+    return pa.LargeListArray.from_arrays(offsets, joined.astype(dtype))
+
+
+def _getter(column: pa.ChunkedArray) -> Get:
+    """Returns what gives the column's values, without copying the column."""
+    values, *offsets = parts(column)
+    if not offsets:
+        return lambda at: np.int64(values[at])
+    edges = offsets[0]
+    return lambda at: values[edges[at] : edges[at + 1]].astype(np.int64)
+
+
+def parts(column: pa.ChunkedArray) -> tuple[NDArray[np.integer[Any]], ...]:
+    """Returns the arrays a column of a `FeatureTable` consists of, without copying.
+
+    They are its values, and of lists also where in the values each of them starts, [N + 1].
+    """
+    array = column.chunk(0)
+    if pa.types.is_large_list(array.type):
+        return array.values.to_numpy(), array.offsets.to_numpy()
+    return (array.to_numpy(),)
