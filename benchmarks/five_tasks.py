@@ -59,7 +59,8 @@ def match(config: Config, examples: int | None) -> Budget:
             loses a few, for its batches to divide; the others get a few more.
     """
     most = {name: examples for name in config.tasks}
-    batches = count_batches(_limited(config, most))
+    rows = count_rows(_limited(config, most))
+    batches = _batches(config, rows)
     longest = max(batches, key=lambda name: batches[name])
     # With all of the data there is no more to give a task: it must pass once more, and lose some.
     near = math.ceil if examples is None else round
@@ -67,29 +68,33 @@ def match(config: Config, examples: int | None) -> Budget:
     whole = math.lcm(*passes.values())
     wanted = max(1, batches[longest] // whole) * whole
     most = {name: wanted // passes[name] * task.batch_size for name, task in config.tasks.items()}
-    most[longest] = examples and _fit(config, longest, examples, wanted)
+    most[longest] = _fit(config, longest, examples or rows[longest], most[longest])
     matched = _limited(config, most)
-    return Budget(matched, count_batches(matched), passes)
+    return Budget(matched, _batches(matched, count_rows(matched)), passes)
 
 
-def count_batches(config: Config) -> dict[str, int]:
-    """Returns the batches of a pass over each task's training data."""
+def count_rows(config: Config) -> dict[str, int]:
+    """Returns the rows of each task's training data."""
     from trunkline_train.data.load import cache_folder, load_task
     from trunkline_train.model.pretrained import load_pretrained, text_encoder
 
     encoder = text_encoder(load_pretrained(config.encoder, config.model), config.rows)
     cache = cache_folder(config.training.cache)
     return {
-        name: math.ceil(len(load_task(name, task, encoder, cache).features) / task.batch_size)
+        name: len(load_task(name, task, encoder, cache).features)
         for name, task in config.tasks.items()
     }
 
 
-def _fit(config: Config, task: str, examples: int, wanted: int) -> int:
-    """Returns the largest number of examples, at most `examples`, that makes `wanted` batches."""
+def _batches(config: Config, rows: Mapping[str, int]) -> dict[str, int]:
+    return {name: math.ceil(rows[name] / task.batch_size) for name, task in config.tasks.items()}
+
+
+def _fit(config: Config, task: str, examples: int, rows: int) -> int:
+    """Returns how many examples, at most `examples`, give about `rows` rows and no more."""
     only = replace(config, tasks={task: config.tasks[task]})
-    while count_batches(_limited(only, {task: examples}))[task] > wanted:
-        examples -= 1
+    while (found := count_rows(_limited(only, {task: examples}))[task]) > rows:
+        examples = min(examples - 1, examples * rows // found)
     return examples
 
 

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.prepare_news import test_lines, train_lines
+from benchmarks.prepare_news import from_samples, from_table
 from benchmarks.prepare_questions import (
     Row,
     hold_out,
@@ -77,10 +77,10 @@ def prepare(data: Path, out: Path, *, guessed: bool = False) -> None:
     for name, source in _AS_THEY_ARE.items():
         write_whole(out / name, read_packed(data / source))
     _write_lines(
-        out / "topic.train.jsonl", train_lines(_lines(data, "ag_news/train.PARTIAL.jsonl"))
+        out / "topic.train.jsonl", from_samples(_lines(data, "ag_news/train.PARTIAL.jsonl"))
     )
     table = read_packed(data / "ag_news/test.csv.gz")
-    _write_lines(out / "topic.test.jsonl", test_lines(table))
+    _write_lines(out / "topic.test.jsonl", from_table(table))
     squad = list(squad_rows(_lines(data, "squad/train-v1.1.PARTIAL.merged.jsonl"), guessed=guessed))
     train, dev = hold_out(squad, _HELD_OUT)
     _write_questions(out / "qa.train.json", train)

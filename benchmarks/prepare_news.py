@@ -24,7 +24,7 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 _FULL_STOP_COPY, _GLUED_COPY = "hhf", "zy"
 
 
-def train_lines(rows: Iterable[str]) -> Iterator[str]:
+def from_samples(rows: Iterable[str]) -> Iterator[str]:
     """Yields `{"text", "label"}` lines from lines of `{"label", "text", "src"}`.
 
     Texts whose title and description cannot be told apart are left out.
@@ -37,7 +37,7 @@ def train_lines(rows: Iterable[str]) -> Iterator[str]:
             yield _line(text, item["label"])
 
 
-def test_lines(table: str) -> Iterator[str]:
+def from_table(table: str) -> Iterator[str]:
     """Yields `{"text", "label"}` lines from the CSV `class,title,description`."""
     for label, title, description in csv.reader(io.StringIO(table)):
         yield _line(clean(f"{title} {description}"), int(label))

@@ -6,9 +6,12 @@ import re
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any
 
 from trunkline_serve.bench.machine import commit, describe_machine, versions
+
+_TRAINING = ("torch", "transformers")
 
 
 def record(module: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def record(module: str, arguments: Sequence[str]) -> dict[str, Any]:
         "commit": commit(),
         "command": command,
         "machine": describe_machine(),
-        "versions": versions(),
+        "versions": versions() | {name: metadata.version(name) for name in _TRAINING},
     }
 
 

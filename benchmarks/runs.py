@@ -1,7 +1,8 @@
 """Many training runs: each in a process of its own; a finished one is not done again.
 
 A run's folder holds `config.json`, `output.txt`, the run itself in `run/`, and at last
-`result.json`: test scores, batches drawn, time and memory. A killed run goes on where it stopped.
+`result.json`: the final model's test scores, batches drawn, time and memory. A killed run goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -164,11 +165,13 @@ def _train(config: Config, out: Path) -> dict[str, Any]:
 
 
 def _evaluate(config: Config, out: Path) -> dict[str, Any]:
+    """Scores the final weights: the best of several epochs would favour runs that have more."""
     from trunkline_train.checkpoint import load_checkpoint
     from trunkline_train.data.source import load_test
     from trunkline_train.evaluate import evaluate
+    from trunkline_train.loop import LAST
 
-    pipeline = load_checkpoint(out).pipeline()
+    pipeline = load_checkpoint(out / LAST).pipeline()
     found = {}
     for name, spec in pipeline.tasks.items():
         scores = evaluate(spec, pipeline, load_test(config.tasks[name], "test"))

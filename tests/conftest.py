@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # A test that asks the hub is wrong; it should fail at once, here and in subprocesses.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Encoded rows of tests are not to lie among the user's.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="trunkline-tests-")
 
 # Tiny products gain nothing from threads, and lose much where the cores are busy.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -81,7 +81,7 @@ class CheckpointError(TrunklineError):
 
 
 class TrainingFault(TrunklineError):
-    """Training cannot go on: a loss is not finite, or memory ran out; the message says what to do."""
+    """Training cannot go on: a loss is not finite, or memory ran out; says what to do."""
 
 
 class BundleError(TrunklineError):

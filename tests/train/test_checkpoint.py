@@ -23,17 +23,13 @@ def copy(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained / "last", tmp_path / "last"))
 
 
-def stepped(
-    checkpoint: Checkpoint,
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """Returns an optimiser that has moments, and its scheduler."""
+def stepped(checkpoint: Checkpoint) -> torch.optim.AdamW:
+    """Returns an optimiser that has moments."""
     optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=1e-9)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (step + 1))
     for parameter in checkpoint.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    scheduler.step()
-    return optimizer, scheduler
+    return optimizer
 
 
 def refusal(folder: Path) -> str:
@@ -49,7 +45,7 @@ def test_folder_holds_these_files_and_no_pickle(trained: Path) -> None:
     assert {file.name for file in (trained / "best").iterdir()} == FILES
     assert {file.name for file in (trained / "last").iterdir()} == FILES | STATE
     kinds = {file.suffix for file in trained.rglob("*") if file.is_file()}
-    assert kinds == {".json", ".safetensors", ".jsonl", ".png"}
+    assert not kinds & {".bin", ".pkl", ".pt", ".pth", ".npy"}
 
 
 def test_all_comes_back(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -89,18 +85,12 @@ def test_there_is_one_encoder_and_a_head_per_task(trained: Path) -> None:
 
 def test_training_state_comes_back(copy: Path, tmp_path: Path) -> None:
     loaded = load_checkpoint(copy)
-    optimizer, scheduler = stepped(loaded)
-    torch.manual_seed(77)
-    save_checkpoint(tmp_path / "c", loaded, optimizer, scheduler)
-    drawn = torch.rand(3)
-    again = load_checkpoint(tmp_path / "c")
-    others = stepped(again)
-    others[0].step()
-    load_state(tmp_path / "c", *others)
-    assert torch.equal(torch.rand(3), drawn)
-    assert others[1].state_dict()["last_epoch"] == scheduler.state_dict()["last_epoch"] == 1
-    assert others[1].get_last_lr() == scheduler.get_last_lr()
-    before, after = (one.state_dict()["state"] for one in (optimizer, others[0]))
+    optimizer = stepped(loaded)
+    save_checkpoint(tmp_path / "c", loaded, optimizer)
+    other = stepped(load_checkpoint(tmp_path / "c"))
+    other.step()
+    load_state(tmp_path / "c", other)
+    before, after = (one.state_dict()["state"] for one in (optimizer, other))
     assert before.keys() == after.keys()
     for index, moments in before.items():
         assert moments.keys() == after[index].keys()
@@ -140,7 +130,7 @@ def _change(folder: Path, change: Callable[[dict[str, object]], object]) -> None
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda meta: meta.update(format=99), "has format 99, not 1"),
+        (lambda meta: meta.update(format=99), "has format 99, not 2"),
         (lambda meta: meta.pop("tasks"), "is broken: KeyError: 'tasks'"),
         (lambda meta: meta.update(tasks=[3]), "is broken"),
         (lambda meta: meta["tasks"].pop(), "is broken"),
@@ -178,13 +168,13 @@ def test_broken_training_state_is_one_clear_error(
 ) -> None:
     (copy / name).unlink() if content is None else (copy / name).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
-        load_state(copy, *stepped(load_checkpoint(copy)))
+        load_state(copy, stepped(load_checkpoint(copy)))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_best_cannot_be_resumed(trained: Path) -> None:
     with pytest.raises(CheckpointError, match="no training state; resume from the folder 'last'"):
-        load_state(trained / "best", *stepped(load_checkpoint(trained)))
+        load_state(trained / "best", stepped(load_checkpoint(trained)))
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -204,7 +194,7 @@ def test_a_failed_save_keeps_the_checkpoint_before(
     monkeypatch.setattr(module, "save_file", full)
     loaded.progress.step += 1
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(copy, loaded, *stepped(loaded))
+        save_checkpoint(copy, loaded, stepped(loaded))
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
     assert [file.name for file in copy.parent.iterdir()] == ["last"]
     assert load_checkpoint(copy).progress.step == loaded.progress.step - 1

@@ -39,7 +39,10 @@ def examples(spec: TaskSpec) -> list[Example]:
             for text in (context[:19], context)
         ]
     if spec in {TOPIC, TAGS}:
-        return [TextExample(context[:19], None, ("x",), "here"), TextExample(context, None, ("y",), "")]
+        return [
+            TextExample(context[:19], None, ("x",), "here"),
+            TextExample(context, None, ("y",), ""),
+        ]
     short = [("Ada", "B-PER"), ("met", "O"), ("Mia", "B-PER")]
     return [
         token_example([word for word, _ in one], [tag for _, tag in one], "here")

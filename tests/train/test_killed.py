@@ -37,7 +37,8 @@ def command(corpus: Corpus, out: Path, *more: str) -> list[str]:
 
 def kill_when(log: Path, lines: int, process: subprocess.Popen[bytes], number: int) -> None:
     """Sends a signal as soon as the log has that many lines."""
-    for _ in range(6000):
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
         if log.exists() and log.read_bytes().count(b"\n") >= lines:
             process.send_signal(number)
             return
@@ -68,7 +69,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     out = tmp_path / "run"
     with subprocess.Popen(command(corpus, out), stderr=subprocess.DEVNULL) as process:
         kill_when(out / "log.jsonl", 18, process, number)
-        status = process.wait(60)
+        status = process.wait(240)
     assert status == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     stopped = load_checkpoint(out / "last").progress.step
     assert 5 <= stopped < load_checkpoint(whole / "last").progress.step
@@ -88,9 +89,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     most = (out / "last" / "model.safetensors").stat().st_size // 2
     full = subprocess.run(
         command(corpus, out, "--resume"),
+        check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
     )
     assert full.returncode == 2
@@ -101,9 +103,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert_same_weights(whole, out)
 
 
-def test_a_loss_that_is_no_number_stops_and_names_the_task(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_no_number_stops_and_names_the_task(corpus: Corpus, tmp_path: Path) -> None:
     config = corpus.load(*SETTINGS, "training.learning_rate=1e30", "training.warmup=0")
     with pytest.raises(TrainingFault, match=r"step \d+: the (loss|gradient) of .*(ner|qa)"):
         train(config, tmp_path / "run")

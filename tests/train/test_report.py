@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trunkline.scoring.bootstrap import Interval
 from trunkline.scoring.confusion import Confusion
@@ -209,13 +208,14 @@ def test_confusion_is_that_of_the_best_epoch(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_the_log(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with Report(tmp_path, 8, Progress()) as report:
         run_steps(report, 3)
         report.gradients({"ner": 0.5}, {"ner~qa": -0.25})
         report.epoch(1, scores(80.0))
     with Report(tmp_path, 8, Progress(step=2)) as report:  # the third step was lost
         report.step({"ner": 7.0}, {"ner": 1.0}, 100, 1e-3)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     tags = set(events.Tags()["scalars"])
     assert {"loss/ner", "loss/qa", "weight/ner", "rate", "tokens_per_second"} <= tags
     assert {"gradient_norm/ner", "cosine/ner~qa", "dev/ner/f1", "dev/qa/f1", "mean"} <= tags

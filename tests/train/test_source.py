@@ -4,9 +4,11 @@ from pathlib import Path
 import datasets
 import pytest
 
-from tests.small import Corpus, sentences, write_conll
+from tests.small import OVERLAP, POSITIONS, Corpus, sentences, wordpiece, write_conll
+from trunkline.encode import TextEncoder
 from trunkline.errors import DataError
 from trunkline_train.config import Limit, TaskConfig
+from trunkline_train.data.cache import fingerprint
 from trunkline_train.data.examples import Example
 from trunkline_train.data.source import load_test, read_splits
 from trunkline_train.data.tables import load_hub
@@ -87,6 +89,17 @@ def test_hub_texts_take_class_names_and_lists_of_them(hub: Hub) -> None:
     multi = texts(source, test=source, column="all", options={"multi_label": True})
     assert [e.labels for e in load_test(multi, "test")] == [("Sports", "World"), ()]
     assert one.where == f"{source} row 0"
+
+
+def test_hub_data_has_the_same_fingerprint_at_every_load(hub: Hub) -> None:
+    source = hub(words(["O", "O", "O"]))
+    encoder = TextEncoder(wordpiece(), POSITIONS, OVERLAP)
+    found = set()
+    for _ in range(2):
+        load_hub.cache_clear()
+        found.add(fingerprint(tokens(f"{source}#train"), encoder))
+    assert len(found) == 1
+    assert fingerprint(tokens(f"{source}#validation"), encoder) not in found
 
 
 def test_local_parquet_keeps_the_class_names_of_datasets(hub: Hub) -> None:

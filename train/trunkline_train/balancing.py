@@ -123,7 +123,8 @@ class DynamicWeightAverage(Balancer):
         self.seen += 1
         # A window is full when every task was seen in it.
         if self.seen >= self.config.window and self.counts.min() > 0:
-            self.means = np.vstack([self.means.reshape(-1, len(self.tasks)), self.sums / self.counts])[-2:]
+            means = [*self.means.reshape(-1, len(self.tasks)), self.sums / self.counts]
+            self.means = np.array(means[-2:])
             self.sums, self.counts, self.seen = self.sums * 0, self.counts * 0, 0
             if len(self.means) == 2:  # noqa: PLR2004
                 rates = self.means[1] / np.maximum(self.means[0], _SMALLEST)

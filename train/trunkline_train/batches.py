@@ -71,7 +71,7 @@ def _by_rows(rows: Ints, size: int) -> list[list[int]]:
 
 
 def _by_tokens(rows: Ints, lengths: Ints, tokens: int) -> list[list[int]]:
-    """Cuts rows, shortest first, where one more would exceed the budget; a batch has one at least."""
+    """Cuts rows, shortest first, where one more would exceed the budget; never to none."""
     batches: list[list[int]] = []
     current: list[int] = []
     for row in rows.tolist():

@@ -165,8 +165,8 @@ def load_state(folder: Path, optimizer: Optimizer) -> None:
     Raises:
         CheckpointError: The checkpoint has no training state, or it is broken.
     """
-    groups = _read_json(folder / _STATE_META)
     _, tensors = _split(_load_state(folder), _MODEL)
+    groups = _read_json(folder / _STATE_META)
     state: dict[int, dict[str, Tensor]] = {}
     try:
         for name, tensor in tensors.items():
@@ -205,7 +205,9 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
-def _split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _split(
+    tensors: Mapping[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Returns the tensors with a prefix, without it, and the others."""
     ours = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     return ours, {name: t for name, t in tensors.items() if not name.startswith(prefix)}

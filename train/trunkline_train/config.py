@@ -196,9 +196,9 @@ class BalancingConfig:
         window: Steps that `dwa` averages losses over.
     """
 
-    method: Literal[
-        "static", "uncertainty", "dwa", "famo", "random", "gradnorm", "pcgrad"
-    ] = "static"
+    method: Literal["static", "uncertainty", "dwa", "famo", "random", "gradnorm", "pcgrad"] = (
+        "static"
+    )
     rate: float = 0.025
     temperature: float = 2.0
     alpha: float = 1.5
@@ -298,8 +298,8 @@ class Config:
 
     Attributes:
         name: Of the model; also of its bundle.
-        encoder: A name on the Hugging Face hub, a local folder, or a run or checkpoint of Trunkline,
-            e.g. a teacher's.
+        encoder: A name on the Hugging Face hub, a local folder, or a run or checkpoint, such as a
+            teacher's.
         tasks: By task name; their order is the order of the heads.
         rows: How texts are cut.
         model: What becomes of the pretrained encoder.

@@ -18,6 +18,7 @@ from trunkline_train.data.examples import AnswerExample, Example, TextExample, T
 IGNORE = -100  # torch's cross entropy skips targets of this value
 _AT_ONCE = 512  # examples tokenised together
 
+Targets = Mapping[str, NDArray[np.int64] | np.int64]
 TokensOf = Mapping[str, Tokens]
 """Texts to their tokens."""
 
@@ -34,7 +35,7 @@ class Feature:
     """
 
     row: Row
-    targets: Mapping[str, NDArray[np.int64]]
+    targets: Targets
 
 
 def build_features(
@@ -66,12 +67,12 @@ def check_fronts(examples: Sequence[Example], encoder: TextEncoder) -> None:
     Raises:
         DataError: Names the first such example.
     """
-    placed = [(one, one.front) for one in examples if one.front is not None]
-    tokens = encoder.tokenize_batch(
-        [front for _, front in placed], [example.where for example, _ in placed]
-    )
-    for (example, _), front in zip(placed, tokens, strict=True):
-        _check_front(front, example, encoder)
+    limit = encoder.max_question_tokens
+    # A token is a byte at least: hardly any text needs to be tokenised for this.
+    long = [one for one in examples if one.front is not None and len(one.front.encode()) >= limit]
+    for example in long:
+        assert example.front is not None
+        _check_front(encoder.tokenize(example.front, example.where), example, encoder)
 
 
 def _check_front(front: Tokens, example: Example, encoder: TextEncoder) -> None:
@@ -158,7 +159,7 @@ def _text_features(
         yield Feature(row, targets)
 
 
-def _text_targets(spec: TaskSpec, example: TextExample) -> Mapping[str, NDArray[np.int64]]:
+def _text_targets(spec: TaskSpec, example: TextExample) -> Targets:
     assert isinstance(spec.options, TextOptions)
     unknown = [label for label in example.labels if label not in spec.labels]
     if unknown:

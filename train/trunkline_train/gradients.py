@@ -37,7 +37,7 @@ class TaskGradients:
         parts = self.by_task[task].split([parameter.numel() for parameter in self.parameters])
         for parameter, part in zip(self.parameters, parts, strict=True):
             if parameter.grad is not None:
-                part += parameter.grad.view_as(part)
+                part.add_(parameter.grad.view_as(part))
             parameter.grad = None
 
     def give_back(self, combined: Tensor | None) -> None:

@@ -28,7 +28,6 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     """Returns whether matrix products run in bf16.
 
     `auto` asks the hardware: CUDA knows, and a CPU gains where it has AMX, matrix units for bf16.
-    Without those, bf16 on a CPU is slower than fp32.
     """
     if precision != "auto":
         return precision == "bf16"

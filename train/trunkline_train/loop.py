@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.optim import AdamW
 
-from trunkline.errors import CheckpointError, ConfigError, DataError, TrainingFault
+from trunkline.errors import ConfigError, DataError, TrainingFault
 from trunkline.tasks import TaskSpec
 from trunkline_train.balancing import BALANCERS, Balancer
+from trunkline_train.card import write_card
 from trunkline_train.checkpoint import (
     Checkpoint,
     Progress,
@@ -77,7 +79,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
         ConfigError: The configuration does not fit the model, or the run exists.
         DataError: A data file is missing or broken.
         CheckpointError: There is nothing to resume, or it is broken.
-        TrainingFault: Training cannot go on; the state before it is in `out/last`.
+        TrainingFault: Training cannot go on; the last good state is in `out/last`.
     """
     if not resume and (out / LAST).exists():
         raise ConfigError(f"{out}: holds a run; use --resume to go on, or another --out")
@@ -96,7 +98,8 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
             try:
                 result = stepper.run(progress.step)
             except TrainingFault:
-                _save_last(run, out, workers)
+                if workers.count == 1:  # of several, one alone may have failed: no waiting
+                    _save_last(run, out, workers)
                 raise
             run.optimizer.step()
             run.optimizer.zero_grad(set_to_none=True)
@@ -113,7 +116,10 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
                 _save_last(run, out, workers)
             if stopping():
                 raise KeyboardInterrupt
-    return load_checkpoint(out / BEST)
+    best = load_checkpoint(out / BEST)
+    if workers.leads:
+        write_card(out, best, _rows(run), workers.device, workers.count)
+    return best
 
 
 def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
@@ -163,7 +169,8 @@ def _features(
         raise DataError(settings.sources("train")[0], "holds no text to train on")
     if settings.teacher is None:
         return task.features
-    return attach_teacher(
+    attach = partial(
+        attach_teacher,
         task.spec,
         settings.teacher,
         task.features,
@@ -171,6 +178,9 @@ def _features(
         cache=cache,
         device=workers.device,
     )
+    features = attach() if workers.leads else None
+    workers.share(None)  # the others find in the cache what the first one computed
+    return features or attach()
 
 
 def _mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
@@ -182,6 +192,11 @@ def _mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
         epochs=config.training.epochs,
         seed=config.training.seed,
     )
+
+
+def _rows(run: Run) -> dict[str, int]:
+    """Returns the number of training rows by task."""
+    return {task: stream.rows(task) for stream in run.streams for task in stream.tasks}
 
 
 def _introduce(run: Run, report: Report) -> None:
@@ -220,8 +235,9 @@ def _keep_best(run: Run, out: Path, scores: Mapping[str, Scores], workers: Worke
     """Notes the scores, and saves the model where it is the best so far, over all or for a task."""
     progress = run.checkpoint.progress
     mean = sum(score.value for score in scores.values()) / len(scores)
-    better = [name for name, score in scores.items() if score.value > progress.by_task.get(name, -1)]
-    progress.by_task |= {name: scores[name].value for name in better}
+    before = progress.by_task
+    better = [name for name, score in scores.items() if score.value > before.get(name, -1.0)]
+    progress.by_task = before | {name: scores[name].value for name in better}
     progress.stale += 1
     if progress.best is None or mean > progress.best:
         progress.best, progress.stale = mean, 0

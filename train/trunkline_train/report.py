@@ -72,7 +72,7 @@ class Report:
             if has_tensorboard():
                 self._events = Events(self._out / EVENTS, self._done)
             else:
-                self.say("no TensorBoard files: tensorboard is not installed")
+                self.say("no TensorBoard files; they take pip install 'trunkline[tensorboard]'")
         return self
 
     def __exit__(

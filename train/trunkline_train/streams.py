@@ -131,6 +131,10 @@ class Stream:
         """Number of rows; one that several tasks share counts once."""
         return len(self._index)
 
+    def rows(self, task: str) -> int:
+        """Returns the number of rows with targets of a task."""
+        return len(self._features[task])
+
     def batch(self, number: int, pad_id: int, most: int) -> Batch:
         """Returns the n-th batch, padded to its longest row.
 

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trunkline.encode import Ints, Row
+from trunkline.encode import Row
 from trunkline_train.features import Feature
 
 _TARGET = "target."
-_LISTS = {"input_ids": np.int32, "token_type_ids": np.int8}
+_LISTS: dict[str, type[np.integer[Any]]] = {"input_ids": np.int32, "token_type_ids": np.int8}
 _BOUNDS = tuple(field.name for field in fields(Row) if field.name not in _LISTS)
 _AT_ONCE = 4096  # features turned into columns together
 
@@ -84,7 +84,7 @@ def _columns(features: Sequence[Feature]) -> pa.Table:
     return pa.table(columns)
 
 
-def _lists(values: Sequence[Ints], dtype: type[np.integer[Any]]) -> pa.Array:
+def _lists(values: Sequence[Any], dtype: type[np.integer[Any]]) -> pa.Array:
     offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int64)
     joined = np.concatenate(values) if values else np.zeros(0, np.int64)
     return pa.LargeListArray.from_arrays(offsets, joined.astype(dtype))

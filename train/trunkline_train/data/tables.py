@@ -70,7 +70,9 @@ def _separated(path: Path, task: TaskConfig, dialect: Mapping[str, Any]) -> Iter
         if len(row) != len(first):
             reason = f"has {len(row)} fields, the first row has {len(first)}"
             raise DataError(path, f"{reason}; each row needs as many", line)
-        values = dict(zip(header, row, strict=True)) if header else numbered(row)
+        values: dict[Column, Any] = numbered(row)
+        if header is not None:
+            values = dict(zip(header, row, strict=True))
         yield Record(values, f"{path}:{line}")
 
 

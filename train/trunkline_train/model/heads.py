@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from trunkline.tasks import TaskSpec, TextOptions
 from trunkline_train.features import IGNORE
+from trunkline_train.model.dropout import Dropout
 
 TEACHER = "teacher."  # prefix of targets that are a teacher's outputs
 MASK = "mask"  # target that marks real tokens
@@ -34,7 +35,7 @@ class Head(nn.Module, ABC):
 
     def __init__(self, hidden_size: int, outputs: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear = nn.Linear(hidden_size, outputs)
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
