@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from tests.small import Corpus, sentences, write_conll
 from trunkline.errors import CheckpointError, ConfigError, DataError
-from trunkline_train.checkpoint import load_checkpoint
+from trunkline_train.checkpoint import Checkpoint, load_checkpoint
 from trunkline_train.config import Config
 from trunkline_train.loop import train
 from trunkline_train.report import Report
@@ -180,3 +180,48 @@ def test_bf16_products_keep_full_weights(corpus: Corpus, tmp_path: Path) -> None
     found = train(corpus.load(*short), tmp_path / "run")
     assert {value.dtype for value in found.model.state_dict().values()} == {torch.float32}
     assert all(bool(value.isfinite().all()) for value in found.model.state_dict().values())
+
+
+def test_training_stops_when_nothing_gets_better(corpus: Corpus, tmp_path: Path) -> None:
+    still = ("training.learning_rate=1e-30", "training.head_learning_rate=1e-30")
+    config = corpus.load(*SHORT, *still, "training.epochs=9", "training.patience=2")
+    train(config, tmp_path / "run")
+    epochs = [line["epoch"] for line in log(tmp_path / "run") if "dev" in line]
+    assert epochs == [1, 2, 3]  # the first is the best; two more bring nothing
+
+
+def test_each_task_may_keep_its_own_best(corpus: Corpus, tmp_path: Path) -> None:
+    train(corpus.load(*SHORT, "training.best_per_task=true"), tmp_path / "run")
+    scores = [line for line in log(tmp_path / "run") if "dev" in line]
+    for task in ("ner", "qa"):
+        best = max(scores, key=lambda line: line["dev"][task]["f1"])
+        kept = load_checkpoint(tmp_path / "run" / f"best-{task}")
+        assert kept.progress.step == best["step"]
+        assert kept.progress.by_task[task] == pytest.approx(best["dev"][task]["f1"])
+
+
+def test_low_rank_updates_resume_exactly_and_are_merged_into_what_is_kept(
+    corpus: Corpus, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = corpus.load(*SHORT, "model.lora_rank=2", "model.lora_dropout=0.1")
+    train(config, tmp_path / "whole")
+    interrupt(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    monkeypatch.undo()
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    kept = load_checkpoint(tmp_path / "run").model.state_dict()
+    assert kept.keys() == checkpoint.model.state_dict().keys()
+
+
+def test_a_student_of_fewer_layers_learns_from_a_run(
+    corpus: Corpus, trained: Path, tmp_path: Path
+) -> None:
+    teachers = [f"tasks.{task}.teacher={trained.as_posix()}" for task in ("ner", "qa")]
+    smaller = (f"encoder={trained.as_posix()}", "model.layers=1", "training.epochs=2")
+    taught = train(corpus.load(*teachers, *smaller), tmp_path / "run")
+    assert taught.model.config.num_hidden_layers == 1
+    assert taught.progress.by_task["ner"] > 80.0
+    seen = losses(tmp_path / "run", "ner")
+    assert seen[-1] < 0.5 * seen[0]

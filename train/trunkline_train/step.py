@@ -92,7 +92,7 @@ class Stepper:
         training, model = self._config.training, self._checkpoint.model.train()
         # Dropout follows from the step: a resumed run needs no saved random state.
         torch.manual_seed(_seed(training.seed, step, self._workers.rank))
-        batches = self._draw(step)
+        batches, drawn = self._draw(step)
         weights = self._balancer.weights(step)
         scales = self._scales(batches, weights)
         losses = {task: torch.zeros((), device=self._workers.device) for task in scales}
@@ -111,11 +111,13 @@ class Stepper:
         if not torch.isfinite(norm):
             raise _not_finite(step, f"the gradient of {', '.join(means)} is {float(norm)}")
         self._balancer.observe(means)
+        self._checkpoint.progress.drawn = drawn
         tokens = sum(batch.tokens for batch in batches)
         return StepResult(means, {task: weights[task] for task in means}, tokens, norms, cosines)
 
-    def _draw(self, step: int) -> list[Batch]:
-        checkpoint, drawn = self._checkpoint, self._checkpoint.progress.drawn
+    def _draw(self, step: int) -> tuple[list[Batch], dict[str, int]]:
+        """Returns the step's batches, and how many of each data set will then have been drawn."""
+        checkpoint, drawn = self._checkpoint, dict(self._checkpoint.progress.drawn)
         batches = []
         for index in self._mixer.at(step):
             name = "+".join(self._streams[index].tasks)
@@ -123,7 +125,7 @@ class Stepper:
             drawn[name] = number + 1
             most = checkpoint.encoder.max_length
             batches.append(self._streams[index].batch(number, checkpoint.pad_id, most))
-        return batches
+        return batches, drawn
 
     def _scales(self, batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, Scale]:
         """Returns by task what its summed losses are multiplied with."""
