@@ -6,7 +6,8 @@
 Four tasks of unequal size (entities, topics, tags, chunks: 6 to 3 to 2 to 1), an encoder cut to
 three layers, few examples: a budget at which mixing could matter. Every run draws the same number
 of batches of the same size; nothing is tuned for any method, which is the honest comparison that
-this size allows. The balancers run under round robin, the samplers under static weights.
+this size allows. The samplers run with one batch a step and static weights, the balancers with one
+batch of each task a step (`all`), where there is something to balance.
 """
 
 from __future__ import annotations
@@ -37,15 +38,16 @@ _SAMPLERS = {
     "annealed": MixingConfig("annealed"),
     "ratios": MixingConfig("ratios", ratios={"ner": 3.0, "topic": 2.0, "pos": 2.0, "chunk": 2.0}),
 }
-_BALANCERS = ("uncertainty", "dwa", "famo", "random", "gradnorm", "pcgrad")
+_BALANCERS = ("static", "uncertainty", "dwa", "famo", "random", "normalized", "gradnorm", "pcgrad")
 _WINDOW = 10  # steps that dwa averages over: the runs are short
-_BASE = "round-robin + static"
+_BASE = "round-robin"
+_ALL = MixingConfig("round-robin", batches_per_step=len(_SIZES))
 
 
 def plans(config: Config, seeds: Sequence[int]) -> dict[str, list[Plan]]:
     """Returns the runs of each method, one per seed."""
-    methods = {f"{name} + static": (mixing, "static") for name, mixing in _SAMPLERS.items()}
-    methods |= {f"round-robin + {name}": (_SAMPLERS["round-robin"], name) for name in _BALANCERS}
+    methods = {name: (mixing, "static") for name, mixing in _SAMPLERS.items()}
+    methods |= {f"all {name}": (_ALL, name) for name in _BALANCERS}
     return {
         name: [_plan(config, mixing, balancer, seed) for seed in seeds]
         for name, (mixing, balancer) in methods.items()
@@ -53,9 +55,10 @@ def plans(config: Config, seeds: Sequence[int]) -> dict[str, list[Plan]]:
 
 
 def _plan(config: Config, mixing: MixingConfig, balancer: Any, seed: int) -> Plan:
+    draws = mixing.batches_per_step or 1
     epochs = config.training.epochs * (1 if mixing.sampler == "round-robin" else 2)
     method = replace(config, mixing=mixing, balancing=BalancingConfig(balancer, window=_WINDOW))
-    return Plan(f"{mixing.sampler}-{balancer}-{seed}", seeded(method, seed, epochs=epochs))
+    return Plan(f"{mixing.sampler}-{draws}-{balancer}-{seed}", seeded(method, seed, epochs=epochs))
 
 
 def base(data: Path, path: Path, scale: int, changes: Sequence[str]) -> Config:

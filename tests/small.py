@@ -115,6 +115,9 @@ device = "cpu"
 seed = 5
 cache = ""
 
+[mixing]
+batches_per_step = 2
+
 [tasks.ner]
 kind = "token-classification"
 train = "ner.train"

@@ -14,7 +14,7 @@ ROOMS = {
     "trunkline_export": "export",
     "trunkline_serve": "serve",
 }
-EXTRAS = ["dev", "export", "gpu", "optimum", "ray", "serve", "train"]
+EXTRAS = ["dev", "export", "gpu", "lora", "optimum", "ray", "serve", "tensorboard", "train"]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,12 @@ def test_python_and_file_give_the_same_configuration(corpus: World) -> None:
         [Task("ner", ner, batch_size=8), Task("qa", qa, batch_size=8, n_best=3)],
         name="small",
         encoder=corpus.encoder,
-        settings={"max_length": 64, "overlap": 16, "training": plain(wanted.training)},
+        settings={
+            "max_length": 64,
+            "overlap": 16,
+            "batches_per_step": 2,
+            "training": plain(wanted.training),
+        },
     )
     assert config == wanted
 

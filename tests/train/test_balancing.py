@@ -89,7 +89,7 @@ def gradnorm_walk(made: GradNorm, steps: int) -> dict[str, float]:
     base = {"ner": 1.0, "qa": 10.0, "topic": 1.0}
     for step in range(steps):
         weights = made.weights(step)
-        made.combine({t: torch.full((4,), base[t] * weights[t]) for t in TASKS}, step)
+        made.combine({t: torch.full((4,), base[t] * weights[t]) for t in TASKS}, weights, step)
         made.observe(dict.fromkeys(TASKS, 1.0))
     return made.weights(steps)
 
@@ -106,13 +106,22 @@ def test_projection_takes_out_only_what_conflicts() -> None:
     made = balancer("pcgrad")
     assert isinstance(made, ProjectedGradients)
     apart = {"ner": torch.tensor([1.0, 0.0]), "qa": torch.tensor([0.0, 2.0])}
-    assert torch.equal(made.combine(apart, 0), torch.tensor([1.0, 2.0]))
+    assert torch.equal(made.combine(apart, {}, 0), torch.tensor([1.0, 2.0]))
     against = {"ner": torch.tensor([1.0, 0.0]), "qa": torch.tensor([-1.0, 1.0])}
-    found = made.combine(against, 0)
+    found = made.combine(against, {}, 0)
     # Each is projected onto the normal of the other: [.5, .5] and [0, 1].
     assert torch.allclose(found, torch.tensor([0.5, 1.5]))
     assert torch.dot(found, against["ner"]) >= 0
     assert torch.dot(found, against["qa"]) >= 0
+
+
+def test_normalized_gradients_have_the_lengths_of_their_weights() -> None:
+    given = {"ner": torch.tensor([100.0, 0.0]), "qa": torch.tensor([0.0, -0.01])}
+    found = balancer("normalized").combine(given, {"ner": 1.0, "qa": 2.0}, 0)
+    assert torch.allclose(found, torch.tensor([1.0, -2.0]))
+    nothing = {"ner": torch.zeros(2), "qa": torch.tensor([0.0, 3.0])}
+    found = balancer("normalized").combine(nothing, {"ner": 1.0, "qa": 1.0}, 0)
+    assert torch.allclose(found, torch.tensor([0.0, 1.0]))
 
 
 @pytest.mark.parametrize("method", sorted(BALANCERS))

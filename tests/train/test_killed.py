@@ -74,7 +74,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     stopped = load_checkpoint(out / "last").progress.step
     assert 5 <= stopped < load_checkpoint(whole / "last").progress.step
     if number == signal.SIGTERM:
-        assert stopped >= 15  # told to stop, it saves where it is
+        assert stopped not in (5, 10)  # told to stop, it saves where it is
     train(corpus.load(*SETTINGS), out, resume=True)
     assert_same_weights(whole, out)
 

@@ -12,8 +12,9 @@ SIZES = (400, 100, 20)
 def mixer(sampler: str, *, sizes=SIZES, epochs: int = 4, seed: int = 1, **settings) -> Mixer:
     ratios = settings.pop("weights", (1.0,) * len(sizes))
     named = {f"task{at}": ratio for at, ratio in enumerate(ratios)} if sampler == "ratios" else {}
+    draws = settings.pop("draws", len(sizes))
     config = MixingConfig(sampler=sampler, ratios=named, **settings)
-    return Mixer(config, sizes, ratios=ratios, epochs=epochs, seed=seed)
+    return Mixer(config, sizes, draws=draws, ratios=ratios, epochs=epochs, seed=seed)
 
 
 def counts(mixed: Mixer, steps: range) -> np.ndarray:
@@ -29,14 +30,14 @@ def test_round_robin_gives_every_task_a_batch_in_every_step() -> None:
 
 @pytest.mark.parametrize("draws", [1, 2, 4, 5])
 def test_round_robin_takes_turns_whatever_a_step_holds(draws: int) -> None:
-    mixed = mixer("round-robin", batches_per_step=draws)
+    mixed = mixer("round-robin", draws=draws)
     walked = [index for step in range(30) for index in mixed.at(step)]
     assert walked == [at % 3 for at in range(30 * draws)]
 
 
 @pytest.mark.parametrize("draws", [1, 3, 8])
 def test_an_epoch_of_proportional_is_a_pass_over_all(draws: int) -> None:
-    mixed = mixer("proportional", batches_per_step=draws)
+    mixed = mixer("proportional", draws=draws)
     drawn = counts(mixed, range(mixed.steps_per_epoch))
     assert drawn.sum() == pytest.approx(sum(SIZES), abs=draws)
     assert drawn == pytest.approx(np.array(SIZES), rel=0.25, abs=8)
@@ -62,7 +63,7 @@ def test_annealing_goes_from_proportional_to_nearly_equal() -> None:
 
 
 def test_ratios_are_kept_to_a_batch_within_every_step() -> None:
-    mixed = mixer("ratios", weights=(3.0, 2.0, 1.0), batches_per_step=6)
+    mixed = mixer("ratios", weights=(3.0, 2.0, 1.0), draws=6)
     assert all(sorted(mixed.at(step)) == [0, 0, 0, 1, 1, 2] for step in range(50))
 
 
@@ -74,11 +75,11 @@ def test_draws_follow_from_the_step_alone(sampler: str) -> None:
 
 
 def test_seeds_draw_otherwise() -> None:
-    one, two = (mixer("proportional", seed=seed, batches_per_step=2) for seed in (1, 2))
+    one, two = (mixer("proportional", seed=seed, draws=2) for seed in (1, 2))
     assert [one.at(step) for step in range(40)] != [two.at(step) for step in range(40)]
 
 
 def test_sampled_shares_are_met_over_many_steps() -> None:
-    mixed = mixer("temperature", batches_per_step=2, epochs=100)
+    mixed = mixer("temperature", draws=2, epochs=100)
     drawn = counts(mixed, range(5000))
     assert drawn / drawn.sum() == pytest.approx(mixed.shares(0), abs=0.01)

@@ -147,7 +147,7 @@ def test_d7_a_batch_is_padded_little_over_its_longest_row(corpus: Corpus) -> Non
 def test_d8_a_long_question_is_named_and_every_window_is_full(encoder: TextEncoder) -> None:
     context = "it rained . " * 60
     example = AnswerExample("1", "where " * 40, context, (), (), "qa.json question 7")
-    with pytest.raises(DataError, match=r"qa.json question 7: question has 40 tokens"):
+    with pytest.raises(DataError, match=r"qa.json question 7: question: has 40 tokens"):
         build_features(QA, [example], encoder)
     rows = encoder.rows(encoder.tokenize(context), encoder.tokenize("where " * 20))
     assert {len(row) for row in rows} == {POSITIONS}

@@ -73,9 +73,10 @@ def test_a_document_of_several_tasks_goes_once_through_the_encoder(
     one, two = folder / "one.conll", folder / "two.conll"
     write_conll(one, sentences(16, 1))
     shutil.copy(one, two)
-    runs = [prepared(corpus, *tagging(corpus, (str(one), str(other)))) for other in (one, two)]
     passes = []
-    for run in runs:
+    for sets, other in enumerate((one, two), start=1):
+        changes = tagging(corpus, (str(one), str(other)))
+        run = prepared(corpus, f"mixing.batches_per_step={sets}", *changes)
         count: list[int] = []
         run.checkpoint.model.encoder.register_forward_hook(lambda *_, c=count: c.append(1))
         losses = step(run).losses
@@ -115,3 +116,14 @@ def test_dropout_follows_from_the_step(corpus: Corpus) -> None:
     assert step(run, 4).losses == first
     run.checkpoint.progress.drawn = drawn
     assert step(run, 5).losses != first
+
+
+def batches_per_step(corpus: Corpus, *changes: str) -> int:
+    return prepared(corpus, "mixing={}", *changes).mixer.draws
+
+
+def test_a_step_is_one_batch_unless_tasks_are_weighed(corpus: Corpus) -> None:
+    assert batches_per_step(corpus) == 1
+    assert batches_per_step(corpus, "tasks.ner.weight=2") == 2
+    assert batches_per_step(corpus, "balancing.method=famo") == 2
+    assert batches_per_step(corpus, "balancing.method=famo", "mixing.batches_per_step=3") == 3

@@ -51,8 +51,16 @@ class Balancer:
     def observe(self, losses: Mapping[str, float]) -> None:
         """Notes the mean losses of a step, of those tasks that took part."""
 
-    def combine(self, gradients: Mapping[str, Tensor], step: int) -> Tensor | None:
-        """Returns what replaces the sum of the tasks' gradients [P]; None to leave it."""
+    def combine(
+        self, gradients: Mapping[str, Tensor], scales: Mapping[str, float], step: int
+    ) -> Tensor | None:
+        """Returns what replaces the sum of the tasks' gradients; None to leave it.
+
+        Args:
+            gradients: [P] of each task that took part, weighted.
+            scales: The weights, by task: its own times the balancer's times how often it was drawn.
+            step: Number of the step.
+        """
         return None
 
     def state(self) -> dict[str, Any]:
@@ -195,7 +203,9 @@ class GradNorm(Balancer):
         self.losses = self._known(losses, self.losses)
         self.initial = np.where(self.initial > 0, self.initial, self.losses)
 
-    def combine(self, gradients: Mapping[str, Tensor], step: int) -> Tensor | None:
+    def combine(
+        self, gradients: Mapping[str, Tensor], scales: Mapping[str, float], step: int
+    ) -> Tensor | None:
         """Moves the weights; the gradients stay as they are."""
         seen = np.array([task in gradients for task in self.tasks])
         if not (seen & (self.initial > 0)).all():
@@ -211,6 +221,26 @@ class GradNorm(Balancer):
         return None
 
 
+class NormalizedGradients(Balancer):
+    """Brings each task's gradient to the length of its weight before they are summed.
+
+    Adam's step is as long as it is whatever the length of a sum, so the task with the largest
+    gradient would take most of it. A step of one task alone has no such rival; here none has.
+    """
+
+    gradients = "all"
+
+    def combine(
+        self, gradients: Mapping[str, Tensor], scales: Mapping[str, float], step: int
+    ) -> Tensor | None:
+        """Returns the sum of the gradients, each of the length of its weight."""
+        parts = (
+            gradient * (scales[task] / gradient.norm().clamp(min=_SMALLEST))
+            for task, gradient in gradients.items()
+        )
+        return torch.stack(list(parts)).sum(dim=0)
+
+
 class ProjectedGradients(Balancer):
     """Takes out of each task's gradient what runs against another's: PCGrad.
 
@@ -219,7 +249,9 @@ class ProjectedGradients(Balancer):
 
     gradients = "all"
 
-    def combine(self, gradients: Mapping[str, Tensor], step: int) -> Tensor | None:
+    def combine(
+        self, gradients: Mapping[str, Tensor], scales: Mapping[str, float], step: int
+    ) -> Tensor | None:
         """Returns the sum of the projected gradients."""
         random = np.random.default_rng([self.seed, step])
         names = list(gradients)
@@ -241,6 +273,7 @@ BALANCERS: dict[str, type[Balancer]] = {
     "dwa": DynamicWeightAverage,
     "famo": Famo,
     "random": RandomWeights,
+    "normalized": NormalizedGradients,
     "gradnorm": GradNorm,
     "pcgrad": ProjectedGradients,
 }

@@ -202,7 +202,10 @@ def _load_state(folder: Path) -> dict[str, Tensor]:
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # which is no OSError even where the disk is full
+        raise OSError(f"{path}: cannot be written: {error}") from None
 
 
 def _split(

@@ -154,7 +154,9 @@ class MixingConfig:
             `proportional` by their number of batches; `temperature` by that number, at most `cap`,
             to the power of 1/temperature; `annealed` from proportional to nearly equal over the
             run; `ratios` as given.
-        batches_per_step: Batches that feed one optimiser step; None for one per task.
+        batches_per_step: Batches that feed one optimiser step. None for one, or one of each data
+            set where tasks are weighed against each other: weights mean nothing in steps of one
+            task alone.
         temperature: Of `temperature`; 1 is proportional, higher is more equal.
         cap: Most batches a task counts for in `temperature`.
         ratios: By task, for `ratios`.
@@ -188,17 +190,17 @@ class BalancingConfig:
 
     Attributes:
         method: `static` leaves the weights alone. `uncertainty`, `dwa`, `famo` and `random` set
-            them from the losses, at no cost; `gradnorm` and `pcgrad` from each task's gradient,
-            which takes memory for one gradient per task.
+            them from the losses, at no cost; `normalized`, `gradnorm` and `pcgrad` look at each
+            task's gradient, which takes memory for one gradient per task.
         rate: Learning rate of the weights, of `uncertainty`, `famo` and `gradnorm`.
         temperature: Of `dwa`; higher is more equal.
         alpha: Of `gradnorm`: how strongly slow tasks are pulled along.
         window: Steps that `dwa` averages losses over.
     """
 
-    method: Literal["static", "uncertainty", "dwa", "famo", "random", "gradnorm", "pcgrad"] = (
-        "static"
-    )
+    method: Literal[
+        "static", "uncertainty", "dwa", "famo", "random", "normalized", "gradnorm", "pcgrad"
+    ] = "static"
     rate: float = 0.025
     temperature: float = 2.0
     alpha: float = 1.5
@@ -327,6 +329,12 @@ class Config:
             check_task_name(name)
         for name in self.mixing.ratios.keys() ^ self.tasks.keys() if self.mixing.ratios else ():
             raise ValueError(f"mixing.ratios: {name!r} must stand there and among the tasks")
+
+
+def weighed(config: Config) -> bool:
+    """Returns whether losses are weighed against each other, by hand or by a method."""
+    weights = {task.weight for task in config.tasks.values()}
+    return len(weights) > 1 or config.balancing.method != "static"
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:

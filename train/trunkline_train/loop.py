@@ -22,7 +22,7 @@ from trunkline_train.checkpoint import (
     resumable,
     save_checkpoint,
 )
-from trunkline_train.config import Config
+from trunkline_train.config import Config, weighed
 from trunkline_train.data.examples import Example
 from trunkline_train.data.load import LoadedTask, cache_folder, load_task
 from trunkline_train.distill import attach_teacher
@@ -185,9 +185,12 @@ def _features(
 
 def _mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
     ratios = config.mixing.ratios
+    # Short steps learn more from as many tokens (docs/adr/0005), but leave nothing to weigh.
+    default = len(streams) if weighed(config) else 1
     return Mixer(
         config.mixing,
         [stream.batches.per_pass for stream in streams],
+        draws=config.mixing.batches_per_step or default,
         ratios=[sum(ratios.get(task, 0.0) for task in stream.tasks) for stream in streams],
         epochs=config.training.epochs,
         seed=config.training.seed,

@@ -24,6 +24,7 @@ class Mixer:
     Args:
         config: The sampler and its settings.
         sizes: Batches per pass of each data set.
+        draws: Batches per step.
         ratios: By data set; only for the sampler `ratios`.
         epochs: Of the whole run.
         seed: Of the draws.
@@ -34,6 +35,7 @@ class Mixer:
         config: MixingConfig,
         sizes: Sequence[int],
         *,
+        draws: int,
         ratios: Sequence[float],
         epochs: int,
         seed: int,
@@ -42,7 +44,7 @@ class Mixer:
         self._sizes = np.array(sizes, np.float64)
         self._ratios = np.array(ratios, np.float64)
         self._seed = seed
-        self.draws = config.batches_per_step or len(sizes)
+        self.draws = draws
         turns = config.sampler == "round-robin"
         batches = max(sizes) * len(sizes) if turns else sum(sizes)
         self.steps_per_epoch = -(-batches // self.draws)

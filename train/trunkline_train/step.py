@@ -106,7 +106,7 @@ class Stepper:
         for task, loss in means.items():
             if not math.isfinite(loss):
                 raise _not_finite(step, f"the loss of task {task!r} is {loss}")
-        norms, cosines = self._combine(watch, step)
+        norms, cosines = self._combine(watch, scales, step)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
         if not torch.isfinite(norm):
             raise _not_finite(step, f"the gradient of {', '.join(means)} is {float(norm)}")
@@ -206,12 +206,13 @@ class Stepper:
         self._workers.add_up([*losses.values(), *([] if watch is None else watch.by_task.values())])
 
     def _combine(
-        self, watch: TaskGradients | None, step: int
+        self, watch: TaskGradients | None, scales: Mapping[str, Scale], step: int
     ) -> tuple[dict[str, float], dict[str, float]]:
         if watch is None:
             return {}, {}
         found = compare(watch.by_task)
-        watch.give_back(self._balancer.combine(watch.by_task, step))
+        weights = {task: scale.weight for task, scale in scales.items()}
+        watch.give_back(self._balancer.combine(watch.by_task, weights, step))
         return found
 
 
