@@ -155,6 +155,7 @@ def base(given: argparse.Namespace) -> Config:
 def _computed(config: Config, steps: int) -> int:
     """Returns the tokens, padding included, of the steps after the warm-up."""
     from trunkline_train.data.load import cache_folder, load_task
+    from trunkline_train.loop import make_mixer
     from trunkline_train.model.pretrained import load_pretrained, text_encoder
     from trunkline_train.streams import build_streams
 
@@ -163,11 +164,14 @@ def _computed(config: Config, steps: int) -> int:
     cache = cache_folder(config.training.cache)
     tasks = [load_task(name, task, encoder, cache) for name, task in config.tasks.items()]
     features = {task.spec.name: task.features for task in tasks}
+    streams = build_streams([task.spec for task in tasks], features, config)
+    mixer = make_mixer(config, streams)
+    drawn = [index for step in range(_WARM_UP + steps) for index in mixer.at(step)]
     total = 0
-    for stream in build_streams([task.spec for task in tasks], features, config):
-        for number in range(_WARM_UP, _WARM_UP + steps):
-            batch = stream.batch(number, pretrained.pad_id, config.rows.max_length)
-            total += batch.inputs["input_ids"].numel()
+    for at in range(_WARM_UP * mixer.draws, len(drawn)):
+        number = drawn[:at].count(drawn[at])
+        batch = streams[drawn[at]].batch(number, pretrained.pad_id, config.rows.max_length)
+        total += batch.inputs["input_ids"].numel()
     return total
 
 

@@ -144,7 +144,7 @@ def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
         specs,
         {task.spec.name: task.dev for task in tasks},
         streams,
-        _mixer(config, streams),
+        make_mixer(config, streams),
         BALANCERS[config.balancing.method](list(features), config.balancing, seed),
         AdamW(parameter_groups(checkpoint.model, config.training), fused=True),
     )
@@ -183,7 +183,8 @@ def _features(
     return features or attach()
 
 
-def _mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
+def make_mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
+    """Returns what draws the batches of a run."""
     ratios = config.mixing.ratios
     # Short steps learn more from as many tokens (docs/adr/0005), but leave nothing to weigh.
     default = len(streams) if weighed(config) else 1
