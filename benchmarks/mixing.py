@@ -24,7 +24,8 @@ from benchmarks.prepare import local_sources
 from benchmarks.record import record
 from benchmarks.runs import Plan, mean_and_sd, run_all, seeded, shown
 from trunkline.files import write_whole
-from trunkline_train.config import BalancingConfig, Config, MixingConfig, load_config
+from trunkline_train.config import Config, load_config
+from trunkline_train.settings import BalancingConfig, MixingConfig
 
 # Batches per pass, times --scale. Four times the most is twice the sum: one epoch of round robin,
 # which ends with the longest task, draws as many batches as two epochs of the other samplers.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trunkline_train.balancing import BALANCERS, Balancer, GradNorm, ProjectedGradients
-from trunkline_train.config import BalancingConfig
+from trunkline_train.settings import BalancingConfig
 
 TASKS = ("ner", "qa", "topic")
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from tests.small import bert
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline.tasks import AnswerOptions, TaskSpec, TokenOptions
-from trunkline_train.config import ModelConfig, TrainingConfig
 from trunkline_train.model.layers import freeze, recompute_activations
 from trunkline_train.model.lora import add_lora, plain_state
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.optimizer import parameter_groups
+from trunkline_train.settings import ModelConfig, TrainingConfig
 
 pytest.importorskip("peft", reason="needs the extra lora")
 

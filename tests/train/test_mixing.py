@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trunkline_train.config import MixingConfig
 from trunkline_train.mixing import Mixer
+from trunkline_train.settings import MixingConfig
 
 SIZES = (400, 100, 20)
 

@@ -8,10 +8,10 @@ from transformers import BertConfig, BertModel
 from tests.small import wordpiece
 from trunkline.errors import ConfigError
 from trunkline.tasks import AnswerOptions, TaskSpec
-from trunkline_train.config import ModelConfig, TrainingConfig
 from trunkline_train.model.layers import freeze
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.optimizer import parameter_groups, schedule
+from trunkline_train.settings import ModelConfig, TrainingConfig
 
 SETTINGS = TrainingConfig(learning_rate=1e-3, head_learning_rate=5e-3, weight_decay=0.1)
 

@@ -7,7 +7,6 @@ from transformers import AutoConfig, AutoModel, MambaConfig, PreTrainedModel, Ro
 from tests.small import POSITIONS, Corpus, bert, save_encoder, wordpiece
 from trunkline.errors import ConfigError
 from trunkline_train.checkpoint import Checkpoint
-from trunkline_train.config import ModelConfig, RowsConfig
 from trunkline_train.model.dropout import quicken_dropout
 from trunkline_train.model.layers import find_layers, freeze, keep_layers, recompute_activations
 from trunkline_train.model.pretrained import (
@@ -16,6 +15,7 @@ from trunkline_train.model.pretrained import (
     longest_row,
     text_encoder,
 )
+from trunkline_train.settings import ModelConfig, RowsConfig
 
 SIZES = {
     "num_attention_heads": 2,

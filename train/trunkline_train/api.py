@@ -22,17 +22,16 @@ from typing import TYPE_CHECKING, Any
 from trunkline.errors import ConfigError, did_you_mean
 from trunkline.model import Model
 from trunkline.pipeline import Pipeline
-from trunkline_train.config import (
+from trunkline_train.config import Config, parse_config
+from trunkline_train.corpora import Corpus
+from trunkline_train.settings import (
     BalancingConfig,
-    Config,
     DistillationConfig,
     MixingConfig,
     ModelConfig,
     RowsConfig,
     TrainingConfig,
-    parse_config,
 )
-from trunkline_train.corpora import Corpus
 
 if TYPE_CHECKING:
     from trunkline_train.checkpoint import Checkpoint

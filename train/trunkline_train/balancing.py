@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trunkline_train.config import BalancingConfig
+from trunkline_train.settings import BalancingConfig
 
 Vector = NDArray[np.float64]
 _SMALLEST = 1e-8

@@ -6,12 +6,20 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trunkline.errors import ConfigError
 from trunkline.kinds import find_kind
 from trunkline.structure import parse
 from trunkline.tasks import Options, check_task_name
+from trunkline_train.settings import (
+    BalancingConfig,
+    DistillationConfig,
+    MixingConfig,
+    ModelConfig,
+    RowsConfig,
+    TrainingConfig,
+)
 
 HUB = "hub:"
 Sources = str | tuple[str, ...]
@@ -98,203 +106,6 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
-class RowsConfig:
-    """How texts are cut: longest row and overlap of windows, in tokens."""
-
-    max_length: int = 384
-    overlap: int = 128
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What becomes of the pretrained encoder.
-
-    Attributes:
-        layers: Keep this many of its layers, evenly spaced; None keeps all.
-        dropout: In front of the heads.
-        hidden_dropout, attention_dropout: Inside the encoder; None keeps the pretrained setting.
-            An attention dropout of 0 lets fused kernels run, which take none on a CPU.
-        freeze_embeddings: Leave the embeddings as they are.
-        freeze_layers: Leave this many of the lowest layers as they are.
-        lora_rank: Train low-rank updates of this rank beside the frozen encoder; 0 trains it whole.
-        lora_alpha: Scale of the updates, over the rank.
-        lora_dropout: In front of the updates.
-        lora_targets: Names of the linear layers that get one; empty for all of the encoder's.
-    """
-
-    layers: int | None = None
-    dropout: float = 0.1
-    hidden_dropout: float | None = None
-    attention_dropout: float | None = None
-    freeze_embeddings: bool = False
-    freeze_layers: int = 0
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
-    lora_targets: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses counts and shares that could not be."""
-        if self.layers is not None and self.layers < 1:
-            raise ValueError("layers must be at least 1; leave it out for all")
-        if self.freeze_layers < 0 or self.lora_rank < 0:
-            raise ValueError("freeze_layers and lora_rank must not be negative")
-        for name in ("dropout", "hidden_dropout", "attention_dropout", "lora_dropout"):
-            share = getattr(self, name)
-            if share is not None and not 0.0 <= share < 1.0:
-                raise ValueError(f"{name} is a share, at least 0 and below 1")
-
-
-@dataclass(frozen=True)
-class MixingConfig:
-    """Which tasks' batches make an optimiser step. docs/training.md compares the ways.
-
-    Attributes:
-        sampler: `round-robin` takes the tasks in turn and starts the small ones over;
-            `proportional` by their number of batches; `temperature` by that number, at most `cap`,
-            to the power of 1/temperature; `annealed` from proportional to nearly equal over the
-            run; `ratios` as given.
-        batches_per_step: Batches that feed one optimiser step. None for one, or one of each data
-            set where tasks are weighed against each other: weights mean nothing in steps of one
-            task alone.
-        temperature: Of `temperature`; 1 is proportional, higher is more equal.
-        cap: Most batches a task counts for in `temperature`.
-        ratios: By task, for `ratios`.
-    """
-
-    sampler: Literal["round-robin", "proportional", "temperature", "annealed", "ratios"] = (
-        "round-robin"
-    )
-    batches_per_step: int | None = None
-    temperature: float = 2.0
-    cap: int | None = None
-    ratios: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuses values that no batch could be drawn by."""
-        if self.batches_per_step is not None and self.batches_per_step < 1:
-            raise ValueError("batches_per_step must be at least 1")
-        if self.temperature <= 0.0:
-            raise ValueError("temperature must be above 0")
-        if self.cap is not None and self.cap < 1:
-            raise ValueError("cap must be at least 1")
-        if any(ratio <= 0.0 for ratio in self.ratios.values()):
-            raise ValueError("ratios must be above 0")
-        if (self.sampler == "ratios") != bool(self.ratios):
-            raise ValueError("sampler 'ratios' and the table ratios go together")
-
-
-@dataclass(frozen=True)
-class BalancingConfig:
-    """How the tasks' losses are weighed against each other, on top of each task's own weight.
-
-    Attributes:
-        method: `static` leaves the weights alone. `uncertainty`, `dwa`, `famo` and `random` set
-            them from the losses, at no cost; `normalized`, `gradnorm` and `pcgrad` look at each
-            task's gradient, which takes memory for one gradient per task.
-        rate: Learning rate of the weights, of `uncertainty`, `famo` and `gradnorm`.
-        temperature: Of `dwa`; higher is more equal.
-        alpha: Of `gradnorm`: how strongly slow tasks are pulled along.
-        window: Steps that `dwa` averages losses over.
-    """
-
-    method: Literal[
-        "static", "uncertainty", "dwa", "famo", "random", "normalized", "gradnorm", "pcgrad"
-    ] = "static"
-    rate: float = 0.025
-    temperature: float = 2.0
-    alpha: float = 1.5
-    window: int = 50
-
-    def __post_init__(self) -> None:
-        """Refuses values the methods could not work with."""
-        if self.rate <= 0.0 or self.temperature <= 0.0 or self.window < 1:
-            raise ValueError("rate and temperature must be above 0, window at least 1")
-
-
-@dataclass(frozen=True)
-class DistillationConfig:
-    """How tasks that have a teacher learn from it.
-
-    Attributes:
-        temperature: Both distributions are softened by it.
-        share: Of the teacher in the loss when training starts.
-        final_share: And when it ends; in between it moves linearly (teacher annealing).
-    """
-
-    temperature: float = 2.0
-    share: float = 1.0
-    final_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuses shares outside 0 to 1."""
-        if self.temperature <= 0.0:
-            raise ValueError("temperature must be above 0")
-        if not (0.0 <= self.share <= 1.0 and 0.0 <= self.final_share <= 1.0):
-            raise ValueError("share and final_share are shares, from 0 to 1")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How the model is trained.
-
-    Attributes:
-        epochs: With `round-robin`, passes over the task with most batches; else the number of all
-            tasks' batches together counts as one.
-        learning_rate: Peak rate of the encoder, reached after warm-up, then falling to zero.
-        head_learning_rate: Peak rate of the heads; None for the encoder's.
-        layer_decay: Each encoder layer learns at this share of the rate of the one above.
-        warmup: Share of all steps with a rising rate.
-        weight_decay: Of AdamW, on weight matrices only.
-        clip_norm: Largest norm of the gradient of all tasks together.
-        precision: Of the matrix products: `bf16` keeps fp32 weights and sums (autocast); `auto`
-            takes it where the hardware has it, CUDA or a CPU with AMX.
-        seed: Of initial weights, order and dropout.
-        batch_tokens: Fill batches up to this many padded tokens rather than by rows.
-        gradient_checkpointing: Compute activations twice rather than keep them: less memory.
-        compile: Run the encoder through torch.compile.
-        save_steps: Steps between checkpoints inside an epoch.
-        patience: Epochs without a better mean dev score after which training stops; None for all.
-        best_per_task: Also keep the best checkpoint of each task.
-        diagnose_steps: Steps between looks at each task's gradient; 0 never looks.
-        cache: Folder of encoded data sets; None for the user's cache folder, empty for no cache.
-        device: `auto`, `cpu`, `cuda` or another torch device.
-    """
-
-    epochs: int = 3
-    learning_rate: float = 5e-5
-    head_learning_rate: float | None = None
-    layer_decay: float = 1.0
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 13
-    batch_tokens: int | None = None
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    save_steps: int = 500
-    patience: int | None = None
-    best_per_task: bool = False
-    diagnose_steps: int = 0
-    cache: str | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuses values that could not train."""
-        if self.epochs < 1 or self.save_steps < 1:
-            raise ValueError("epochs and save_steps must be at least 1")
-        if not 0.0 <= self.warmup <= 1.0:
-            raise ValueError("warmup is a share of all steps, from 0 to 1")
-        if not 0.0 < self.layer_decay <= 1.0:
-            raise ValueError("layer_decay is a share, above 0 and at most 1")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError("patience must be at least 1; leave it out to train to the end")
-        if self.batch_tokens is not None and self.batch_tokens < 1:
-            raise ValueError("batch_tokens must be at least 1")
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole configuration.
 
@@ -314,12 +125,12 @@ class Config:
     name: str
     encoder: str
     tasks: dict[str, TaskConfig]
-    rows: RowsConfig = RowsConfig()
-    model: ModelConfig = ModelConfig()
-    mixing: MixingConfig = MixingConfig()
-    balancing: BalancingConfig = BalancingConfig()
-    distillation: DistillationConfig = DistillationConfig()
-    training: TrainingConfig = TrainingConfig()
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    balancing: BalancingConfig = field(default_factory=BalancingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         """Refuses a model without tasks, and unfit task names."""
@@ -330,11 +141,11 @@ class Config:
         for name in self.mixing.ratios.keys() ^ self.tasks.keys() if self.mixing.ratios else ():
             raise ValueError(f"mixing.ratios: {name!r} must stand there and among the tasks")
 
-
-def weighed(config: Config) -> bool:
-    """Returns whether losses are weighed against each other, by hand or by a method."""
-    weights = {task.weight for task in config.tasks.values()}
-    return len(weights) > 1 or config.balancing.method != "static"
+    @property
+    def weighed(self) -> bool:
+        """Whether losses are weighed against each other, by hand or by a method."""
+        weights = {task.weight for task in self.tasks.values()}
+        return len(weights) > 1 or self.balancing.method != "static"
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:

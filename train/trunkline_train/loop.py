@@ -22,7 +22,7 @@ from trunkline_train.checkpoint import (
     resumable,
     save_checkpoint,
 )
-from trunkline_train.config import Config, weighed
+from trunkline_train.config import Config
 from trunkline_train.data.examples import Example
 from trunkline_train.data.load import LoadedTask, cache_folder, load_task
 from trunkline_train.distill import attach_teacher
@@ -36,7 +36,7 @@ from trunkline_train.model.pretrained import load_pretrained, text_encoder
 from trunkline_train.optimizer import parameter_groups, schedule
 from trunkline_train.parallel import Workers
 from trunkline_train.report import Report
-from trunkline_train.step import Stepper
+from trunkline_train.step import Stepper, StepResult
 from trunkline_train.streams import Features, Stream, build_streams
 
 LAST, BEST = "last", "best"
@@ -95,15 +95,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
         _introduce(run, report)
         while progress.step < mixer.total and not _stale(run):
             rate = _set_rates(run.optimizer, factor(progress.step))
-            try:
-                result = stepper.run(progress.step)
-            except TrainingFault:
-                if workers.count == 1:  # of several, one alone may have failed: no waiting
-                    _save_last(run, out, workers)
-                raise
-            run.optimizer.step()
-            run.optimizer.zero_grad(set_to_none=True)
-            progress.step += 1
+            result = _step(run, stepper, out, workers)
             report.step(result.losses, result.weights, result.tokens, rate)
             if result.norms:
                 report.gradients(result.norms, result.cosines)
@@ -154,6 +146,21 @@ def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
     return run
 
 
+def _step(run: Run, stepper: Stepper, out: Path, workers: Workers) -> StepResult:
+    """Does one step of the optimiser; if it cannot be done, saves the state before it."""
+    progress = run.checkpoint.progress
+    try:
+        result = stepper.run(progress.step)
+    except TrainingFault:
+        if workers.count == 1:  # of several, one alone may have failed: no waiting
+            _save_last(run, out, workers)
+        raise
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    progress.step += 1
+    return result
+
+
 def _set_up(model: MultitaskModel, config: Config) -> None:
     if config.training.gradient_checkpointing:
         recompute_activations(model.encoder)
@@ -187,7 +194,7 @@ def make_mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
     """Returns what draws the batches of a run."""
     ratios = config.mixing.ratios
     # Short steps learn more from as many tokens (docs/adr/0005), but leave nothing to weigh.
-    default = len(streams) if weighed(config) else 1
+    default = len(streams) if config.weighed else 1
     return Mixer(
         config.mixing,
         [stream.batches.per_pass for stream in streams],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trunkline_train.config import MixingConfig
+from trunkline_train.settings import MixingConfig
 
 Floats = NDArray[np.float64]
 

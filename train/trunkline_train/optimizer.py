@@ -7,9 +7,9 @@ from typing import Any
 
 from torch.nn import Parameter
 
-from trunkline_train.config import TrainingConfig
 from trunkline_train.model.layers import find_layers, is_embedding
 from trunkline_train.model.multitask import MultitaskModel
+from trunkline_train.settings import TrainingConfig
 
 
 def parameter_groups(model: MultitaskModel, settings: TrainingConfig) -> list[dict[str, Any]]:

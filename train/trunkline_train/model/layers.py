@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from trunkline.errors import ConfigError
-from trunkline_train.config import ModelConfig
+from trunkline_train.settings import ModelConfig
 
 
 def find_layers(encoder: PreTrainedModel, setting: str) -> tuple[str, nn.ModuleList]:

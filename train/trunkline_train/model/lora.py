@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from trunkline.errors import ConfigError, MissingExtra, did_you_mean
-from trunkline_train.config import ModelConfig
 from trunkline_train.model.dropout import quicken_dropout
 from trunkline_train.model.multitask import MultitaskModel
+from trunkline_train.settings import ModelConfig
 
 _ADAPTER = "default"
 

@@ -15,10 +15,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
-from trunkline_train.config import ModelConfig, RowsConfig
 from trunkline_train.model.attention import install_attention
 from trunkline_train.model.dropout import quicken_dropout
 from trunkline_train.model.layers import freeze, keep_layers
+from trunkline_train.settings import ModelConfig, RowsConfig
 
 # Architectures name the settings differently.
 _DROPOUTS = {
