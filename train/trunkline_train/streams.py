@@ -87,6 +87,8 @@ class Batch:
 
     def share(self, rank: int, count: int) -> Batch | None:
         """Returns every `count`-th row from `rank` on; None if that is none."""
+        if count == 1:  # as it is: indexing all rows would copy the hidden states in every step
+            return self
         if rank >= self.shape[0]:
             return None
         rows = torch.arange(rank, self.shape[0], count)
