@@ -31,7 +31,7 @@ from trunkline_train.config import Config, load_config
 
 MULTI, TAUGHT = "multi", "taught"
 _MEAN_BAR, _WORST_BAR = -0.5, -1.0  # points
-_DEV = 500
+_DEV = 100
 _TESTS = {"qa": 2000, "topic": 2000}
 
 
@@ -174,6 +174,7 @@ def show(comparison: Mapping[str, Any], arm: str) -> str:
 def _base(given: argparse.Namespace) -> Config:
     tests = _TESTS | {task: int(n) for task, _, n in (one.partition("=") for one in given.test)}
     changes = local_sources(given.data)
+    # Final weights are compared, so scores on dev only fill the log.
     for task in ("ner", "qa", "pos", "chunk", "topic"):
         changes.append(f"tasks.{task}.limit.dev={_DEV}")
     changes += [f"tasks.{task}.limit.test={count}" for task, count in tests.items() if count]
@@ -205,8 +206,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     budget = match(_base(given), given.examples or None)
     print(f"batches a pass: {dict(budget.batches)}; passes: {dict(budget.passes)}", flush=True)
-    plans = [multi(budget, seed) for seed in given.seeds]
-    plans += [single(budget, task, seed) for seed in given.seeds for task in budget.config.tasks]
+    # By seed: an interrupted comparison has whole rounds.
+    plans = [
+        plan
+        for seed in given.seeds
+        for plan in (
+            multi(budget, seed),
+            *(single(budget, task, seed) for task in budget.config.tasks),
+        )
+    ]
     results = run_all(plans, given.out, jobs=given.jobs, threads=given.threads)
     if given.teach:
         plans = [taught(budget, seed, given.out) for seed in given.seeds]
