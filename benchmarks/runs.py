@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trunkline.cpu import cpu_times
 from trunkline.files import write_whole
 from trunkline.structure import plain
-from trunkline_serve.bench.machine import cpu_times
 from trunkline_train.config import Config, parse_config
 
 _CONFIG, _RESULT, _OUTPUT, _RUN = "config.json", "result.json", "output.txt", "run"

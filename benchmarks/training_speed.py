@@ -26,9 +26,8 @@ from typing import Any
 
 from benchmarks.prepare import local_sources
 from benchmarks.record import record
-from trunkline.cpu import available_cpus
+from trunkline.cpu import available_cpus, cpu_times
 from trunkline.files import write_whole
-from trunkline_serve.bench.machine import cpu_times
 from trunkline_train.config import Config, load_config
 
 OURS, NOTEBOOK = "trunkline", "notebook"

@@ -60,7 +60,17 @@ def checkpoint(trained: Path) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run as a bundle; not to be changed."""
+    """The run as a bundle in fp32; not to be changed."""
+    from trunkline_export.write import ExportOptions, export_bundle
+
+    out = tmp_path_factory.mktemp("small") / "bundle"
+    export_bundle(trained, out, ExportOptions(precisions=("fp32",)), say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="session")
+def quantised(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as a bundle in fp32 and int8; not to be changed."""
     from trunkline_export.write import ExportOptions, export_bundle
 
     out = tmp_path_factory.mktemp("small") / "bundle"
@@ -89,11 +99,11 @@ def every_checkpoint(every_trained: Path) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def every_exported(every_trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That run as a bundle; not to be changed."""
+    """That run as a bundle in fp32; not to be changed."""
     from trunkline_export.write import ExportOptions, export_bundle
 
     out = tmp_path_factory.mktemp("every") / "bundle"
-    export_bundle(every_trained, out, ExportOptions(), say=lambda line: None)
+    export_bundle(every_trained, out, ExportOptions(precisions=("fp32",)), say=lambda line: None)
     return out
 
 

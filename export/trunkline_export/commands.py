@@ -6,25 +6,55 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from trunkline_export.write import ExportOptions, export_bundle
+from trunkline.errors import did_you_mean
+from trunkline_export.write import PRECISIONS, ExportOptions, export_bundle
 
 
 def export(argv: Sequence[str]) -> int:
     """Runs `trunkline export`."""
     parser = argparse.ArgumentParser(
-        "trunkline export", description="Export a checkpoint as a bundle with one ONNX graph."
+        "trunkline export", description="Export a checkpoint as a bundle of ONNX graphs."
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint or a run's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--name", help="name of the model; default the configuration's")
     parser.add_argument("--version", type=int, default=1, help="integer version, from 1")
-    parser.add_argument("--precision", choices=("fp32",), default="fp32")
+    parser.add_argument(
+        "--precision",
+        type=_precisions,
+        metavar="P,P,...",
+        help=f"of {', '.join(PRECISIONS)}; default fp32 and, where the encoder can, int8."
+        " int8 alone makes a small bundle for the edge",
+    )
     parser.add_argument("--device", choices=("cpu",), default="cpu")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the training configuration, e.g. tasks.ner.dev=new/place.conll for the gates",
+    )
     parser.add_argument(
         "--no-gate", action="store_true", help="do not measure the tasks on their dev data"
     )
     given = parser.parse_args(argv)
-    options = ExportOptions(given.name, given.version, gate=not given.no_gate)
+    options = ExportOptions(
+        given.name,
+        given.version,
+        precisions=given.precision,
+        changes=tuple(given.set),
+        gate=not given.no_gate,
+    )
     bundle = export_bundle(given.checkpoint, given.out, options)
     print(f"exported {bundle.manifest.name} version {bundle.manifest.version} to {bundle.path}")
     return 0
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(text.split(",")))
+    for precision in wanted:
+        if precision not in PRECISIONS:
+            near = did_you_mean(precision, PRECISIONS)
+            known = ", ".join(PRECISIONS)
+            raise argparse.ArgumentTypeError(f"no precision {precision!r}{near}; known: {known}")
+    return wanted

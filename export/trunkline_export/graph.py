@@ -1,22 +1,26 @@
-"""Writes the padded fp32 graph: one encoder, every head, outputs named `<task>.<tensor>`."""
+"""The padded fp32 graph: one encoder, every head, outputs named `<task>.<tensor>`."""
 
 from __future__ import annotations
 
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from trunkline.bundle import Graph
+from trunkline.bundle import GOLDEN, Graph, Layout, Precision
 from trunkline.bundle import Tensor as TensorInfo
 from trunkline.kinds import Output, task_outputs
 from trunkline.structure import plain
+from trunkline.tasks import TaskSpec
+from trunkline_export.families import named_failure, use_plain_attention
+from trunkline_export.weights import save_together
 from trunkline_train.model.multitask import MultitaskModel
 
 OPSET = 20
@@ -38,70 +42,106 @@ class _Flat(nn.Module):
         return tuple(self.model(input_ids, attention_mask, token_type_ids).values())
 
 
-def write_padded_graph(model: MultitaskModel, folder: Path, file: str) -> Graph:
-    """Exports a model as `folder/file` and returns the graph's entry for the manifest.
+def padded_model(model: MultitaskModel) -> onnx.ModelProto:
+    """Returns a model's padded graph, in operators of ONNX alone.
 
     Inputs are int64 [batch, sequence]: input_ids, attention_mask and, if the encoder takes it,
     token_type_ids. Both axes are dynamic.
     """
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
     model = model.float().cpu().eval()
     # Eager attention exports to plain MatMul and Softmax, which run everywhere; sdpa adds
     # reshapes and NaN guards that no runtime needs (docs/adr/0004-graph.md).
-    model.encoder.set_attn_implementation("eager")
+    use_plain_attention(model.encoder)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     # The wrapper itself must be in evaluation mode: the exporter restores the mode it finds.
-    with _quiet():
-        torch.onnx.export(
+    with _quiet(), named_failure(model.config.model_type):
+        program = torch.onnx.export(
             _Flat(model).eval(),
             tuple(torch.ones(_EXAMPLE, dtype=torch.int64) for _ in model.inputs),
-            path,
             dynamo=True,
             opset_version=OPSET,
             input_names=list(model.inputs),
             output_names=[output.name for output in _outputs(model)],
             dynamic_shapes=tuple(axes for _ in model.inputs),
-            external_data=False,
             verbose=False,
         )
-    _describe(path, model)
-    return read_graph(folder, file)
+    assert program is not None
+    return _cleaned(program.model_proto)
 
 
-def read_graph(folder: Path, file: str) -> Graph:
-    """Returns the entry of an existing padded fp32 graph, read off the file itself."""
+def write_graphs(
+    folder: Path, models: Mapping[str, onnx.ModelProto], tasks: Sequence[TaskSpec], weights: str
+) -> None:
+    """Writes graphs to their files below `folder`, with the tasks in each, and common weights.
+
+    Args:
+        folder: Of the bundle.
+        models: By file.
+        tasks: What the graphs do, for whoever has one without its bundle.
+        weights: The file of their weights, beside them; empty keeps them inside.
+    """
+    said = {"trunkline.tasks": json.dumps(plain(tuple(tasks)), ensure_ascii=False)}
+    for file, model in models.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        onnx.helper.set_model_props(model, said)
+        onnx.checker.check_model(model, full_check=True)
+    if weights:
+        save_together({folder / file: model for file, model in models.items()}, folder / weights)
+        return
+    for file, model in models.items():
+        onnx.save(model, folder / file)
+
+
+def read_graph(
+    folder: Path, file: str, layout: Layout, precision: Precision, keep: tuple[str, ...] = ()
+) -> Graph:
+    """Returns the entry of an existing graph for CPUs, its signature read off the file itself."""
     proto = onnx.load(folder / file, load_external_data=False)
     return Graph(
         file=file,
-        layout="padded",
-        precision="fp32",
-        providers=("CPUExecutionProvider", "CUDAExecutionProvider"),
+        layout=layout,
+        precision=precision,
+        providers=_providers(proto),
         inputs=tuple(_info(value) for value in proto.graph.input),
         outputs=tuple(_info(value) for value in proto.graph.output),
         opset=next(
             entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")
         ),
+        weights=_weights_file(proto, file),
+        operators=dict(Counter(node.op_type for node in proto.graph.node)),
+        golden=GOLDEN if precision == "fp32" else f"golden-{precision}.jsonl",
+        keep_fp32=keep,
     )
+
+
+def _weights_file(proto: onnx.ModelProto, file: str) -> str:
+    """Returns the file below the bundle that holds a graph's weights, if it is another one."""
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                return (PurePosixPath(file).parent / entry.value).as_posix()
+    return ""
+
+
+def _providers(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """Returns where a graph runs: everywhere, unless it has operators of onnxruntime's CPU part."""
+    everywhere = all(node.domain in ("", "ai.onnx") for node in proto.graph.node)
+    return ("CPUExecutionProvider", *(["CUDAExecutionProvider"] if everywhere else []))
 
 
 def _outputs(model: MultitaskModel) -> list[Output]:
     return [output for spec in model.tasks for output in task_outputs(spec)]
 
 
-def _describe(path: Path, model: MultitaskModel) -> None:
-    """Puts the tasks into the file, for whoever has the graph without its bundle.
+def _cleaned(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the graph without the exporter's stack traces.
 
-    The exporter's stack traces go: they name folders of this machine, and are most of a small file.
+    They name folders of this machine, and are most of a small file.
     """
-    proto = onnx.load(path)
     graph = proto.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("metadata_props")
-    tasks = json.dumps(plain(model.tasks), ensure_ascii=False)
-    onnx.helper.set_model_props(proto, {"trunkline.tasks": tasks})
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
+    return proto
 
 
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:
@@ -113,12 +153,14 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporter's remarks about its own insides off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

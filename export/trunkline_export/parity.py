@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from trunkline.annotations import Answer, DocumentResult, Label, Span
 from trunkline.bundle import Graph
 from trunkline.decode.numeric import Floats
+from trunkline.encode import Row
 from trunkline.errors import TrunklineError
 from trunkline.kinds import Output, task_outputs
 from trunkline.pipeline import Document, Pipeline
+from trunkline.runner import Runner
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.torch_runner import TorchRunner
 
@@ -59,7 +61,7 @@ def check_values(path: Path, checkpoint: Checkpoint) -> float:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    outputs = [output for spec in checkpoint.tasks for output in task_outputs(spec)]
+    outputs = _all_outputs(checkpoint)
     names = [output.name for output in outputs]
     reference = TorchRunner(checkpoint.model, checkpoint.pad_id)
     worst = 0.0
@@ -89,6 +91,60 @@ def ragged_grid(checkpoint: Checkpoint) -> Iterable[Inputs]:
         }
 
 
+def check_rows(runner: Runner, checkpoint: Checkpoint) -> float:
+    """Compares a runner's outputs with the model's, row by row; returns the largest difference.
+
+    Raises:
+        ParityError: A shape or value differs, or something is not finite.
+    """
+    rows, outputs = random_rows(checkpoint), _all_outputs(checkpoint)
+    reference = TorchRunner(checkpoint.model, checkpoint.pad_id)
+    worst = 0.0
+    pairs = zip(rows, reference.run(rows, outputs), runner.run(rows, outputs), strict=True)
+    for row, want, got in pairs:
+        mask = np.ones((1, len(row)), np.int64)
+        for output in outputs:
+            values = (want[output.name][None], got[output.name][None])
+            worst = max(worst, _difference(output, mask, *values))
+    return worst
+
+
+def check_same_alone(runner: Runner, checkpoint: Checkpoint) -> None:
+    """Runs rows together and each alone.
+
+    Raises:
+        ParityError: A row's outputs are not the same to the last bit.
+    """
+    rows, outputs = random_rows(checkpoint), _all_outputs(checkpoint)
+    for row, together in zip(rows, runner.run(rows, outputs), strict=True):
+        (alone,) = runner.run([row], outputs)
+        for name, values in together.items():
+            if not np.array_equal(values, alone[name]):
+                worst = float(np.abs(values - alone[name]).max())
+                raise ParityError(
+                    f"{name}: a row of {len(row)} tokens differs by {worst:.1e} in company"
+                )
+
+
+def random_rows(checkpoint: Checkpoint) -> list[Row]:
+    """Returns rows of random ids: the shortest, the longest, and lengths around attention's."""
+    random = np.random.default_rng(0)
+    longest = checkpoint.encoder.max_length
+    vocabulary = checkpoint.model.config.vocab_size
+    rows = []
+    for wanted in (2, 3, 15, 16, 17, 18, 31, 33, 47, 64, 65, 120, 128, 129, 250, longest):
+        length = min(wanted, longest)
+        # Padding is no token of a row: RoBERTa, for one, gives it no position.
+        ids = random.integers(0, vocabulary - 1, length)
+        ids += ids >= checkpoint.pad_id
+        rows.append(Row(ids, np.zeros_like(ids), 0, 0, length, 0, length))
+    return rows
+
+
+def _all_outputs(checkpoint: Checkpoint) -> list[Output]:
+    return [output for spec in checkpoint.tasks for output in task_outputs(spec)]
+
+
 def check_answers(
     reference: Sequence[DocumentResult], pipeline: Pipeline, documents: Sequence[Document]
 ) -> int:
@@ -106,6 +162,12 @@ def check_answers(
             if any(abs(x.score - y.score) > SCORE_TOLERANCE for x, y in zip(a, b, strict=True)):
                 raise ParityError(f"scores differ on {want.text[:60]!r}: {a} became {b}")
     return count
+
+
+def same_annotations(one: DocumentResult, other: DocumentResult) -> bool:
+    """Returns whether two results of a text hold the same annotations, whatever their scores."""
+    pairs = zip(_annotations(one), _annotations(other), strict=True)
+    return all([_place(x) for x in a] == [_place(y) for y in b] for a, b in pairs)
 
 
 def _annotations(result: DocumentResult) -> list[Sequence[Annotation]]:

@@ -1,15 +1,15 @@
-"""A checkpoint to a bundle: graph, checks, golden file, gates, card. Nothing half-written."""
+"""A checkpoint to a bundle: graphs, checks, golden files, gates, card. Nothing half-written."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime
@@ -22,25 +22,35 @@ from trunkline.bundle import (
     SCHEMA_VERSION,
     TOKENIZER,
     Bundle,
+    EncoderFacts,
+    Gate,
+    Graph,
     Manifest,
     open_bundle,
     seal,
     written_bundle,
 )
+from trunkline.encode import Row
 from trunkline.errors import DataError
 from trunkline.golden import write_golden
-from trunkline.kinds import find_kind, task_outputs
-from trunkline.pipeline import Document, Pipeline, Question
-from trunkline.runner import OrtRunner
+from trunkline.kinds import find_kind
+from trunkline.pipeline import Document, Question
 from trunkline_export.card import model_card
-from trunkline_export.gates import dev_examples, measure
-from trunkline_export.graph import write_padded_graph
-from trunkline_export.parity import ParityError, check_answers, check_signature, check_values
+from trunkline_export.gates import Reference, measure, references
+from trunkline_export.parity import ParityError, check_answers
+from trunkline_export.search import by_harm, smallest_keep
+from trunkline_export.variants import (
+    graph_pipeline,
+    is_packable,
+    write_dynamic,
+    write_fp32,
+    write_int8,
+)
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
-from trunkline_train.config import HUB, TaskConfig
+from trunkline_train.config import HUB, TaskConfig, changed
 
-GRAPH = "graphs/padded-fp32.onnx"
 Say = Callable[[str], None]
+PRECISIONS = ("fp32", "int8", "int8-dynamic")
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,17 @@ class ExportOptions:
     Attributes:
         name: Of the bundle; None takes the configuration's.
         version: From 1.
-        gate: Whether to measure every task on dev data.
+        precisions: Of the graphs, of `PRECISIONS`; None takes fp32 and, where the encoder can be
+            packed, int8. Without fp32 the bundle is a small one for the edge.
+        changes: `key.path=value` each, which replace values of the training configuration: say
+            where the dev data is now, or take more of it.
+        gate: Whether to measure every task on dev data. Graphs without gates are not served.
     """
 
     name: str | None = None
     version: int = 1
+    precisions: tuple[str, ...] | None = None
+    changes: tuple[str, ...] = ()
     gate: bool = True
 
 
@@ -71,37 +87,154 @@ def export_bundle(
 
     Raises:
         CheckpointError: The checkpoint is missing or broken.
-        ParityError: The graph does not give what the model gives.
+        ConfigError: A change does not fit the configuration.
+        ParityError: A graph does not give what the model gives.
+        Unpackable: A precision was asked for that the encoder's architecture has no graph for.
         BundleError: Something else stands at `out`.
     """
-    checkpoint = load_checkpoint(checkpoint_folder)
+    loaded = load_checkpoint(checkpoint_folder)
+    checkpoint = replace(loaded, config=changed(loaded.config, options.changes))
     with written_bundle(out) as folder:
-        graph = write_padded_graph(checkpoint.model, folder, GRAPH)
-        say(f"graph: opset {graph.opset}, {(folder / GRAPH).stat().st_size / 1e6:.1f} MB")
-        pipeline = _graph_pipeline(checkpoint, folder / GRAPH)
-        documents = sample_documents(checkpoint)
-        reference = checkpoint.pipeline().analyze(documents)
-        check_signature(graph, checkpoint)
-        worst = check_values(folder / GRAPH, checkpoint)
-        count = check_answers(reference, pipeline, documents)
-        say(f"parity: values within {worst:.1e}, {count} annotations equal")
-        gates = _gates(checkpoint, pipeline, options, say)
+        export = _Export(checkpoint, folder, say, _references(checkpoint, options, say))
+        export.write_all(_precisions(checkpoint, options, say))
         (folder / TOKENIZER).write_text(checkpoint.encoder.to_json(), encoding="utf-8")
         checkpoint.model.config.save_pretrained(folder)
-        write_golden(folder / GOLDEN, reference)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=options.name or checkpoint.config.name,
             version=options.version,
             encoder=_facts(checkpoint),
             tasks=checkpoint.tasks,
-            graphs=(graph,),
-            gates=gates,
-            provenance=_provenance(checkpoint, worst),
+            graphs=tuple(export.graphs),
+            gates=tuple(export.gates),
+            provenance=_provenance(checkpoint),
         )
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
         seal(folder, manifest)
     return open_bundle(out)
+
+
+class _Export:
+    """Writes graphs into a folder, each with its golden file and its gates."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        say: Say,
+        references: Mapping[str, Reference],
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._folder = folder
+        self._say = say
+        self._references = references
+        self._documents = sample_documents(checkpoint)
+        self.graphs: list[Graph] = []
+        self.gates: list[Gate] = []
+
+    def write_all(self, precisions: Sequence[str]) -> None:
+        """Writes the graphs of all precisions."""
+        writers = {"fp32": self._fp32, "int8": self._int8, "int8-dynamic": self._dynamic}
+        for precision in precisions:
+            writers[precision]()
+        if not self.graphs:
+            raise ParityError("no graph is left; export fp32 as well, or train longer")
+
+    def _fp32(self) -> None:
+        expected = self._checkpoint.pipeline().analyze(self._documents)
+        for graph in write_fp32(self._checkpoint, self._folder):
+            pipeline = graph_pipeline(self._checkpoint, self._folder, graph)
+            count = check_answers(expected, pipeline, self._documents)
+            self._say(f"{graph.name}: {count} annotations of the samples as trained")
+            gates = self._measured(graph)
+            for gate in gates:
+                if not gate.passed:
+                    raise ParityError(f"{graph.name}: {_verdict(gate)}")
+            self._keep(graph, gates)
+        write_golden(self._folder / GOLDEN, expected)
+
+    def _int8(self) -> None:
+        graph, gates = self._attempt_int8(())
+        if not all(gate.passed for gate in gates):
+            self._say("int8 costs a task too much: looking for products to keep in fp32")
+            ranked = by_harm(self._checkpoint, self._rows)
+            self._say(f"they harm most: {', '.join(ranked[:4])}")
+            found = smallest_keep(ranked, self._attempt_int8)
+            if found is None:
+                self._say("packed-int8: left out, no small set of products mends it")
+                (self._folder / graph.file).unlink()
+                return
+            # The last attempt need not have been the one that was found.
+            graph, gates = self._write_int8(found[0].keep_fp32), found[1]
+            self._say(f"packed-int8 keeps in fp32: {', '.join(graph.keep_fp32)}")
+        self._finish(graph, gates)
+
+    def _attempt_int8(self, keep: tuple[str, ...]) -> tuple[Graph, tuple[Gate, ...]]:
+        graph = self._write_int8(keep)
+        return graph, self._measured(graph)
+
+    def _write_int8(self, keep: tuple[str, ...]) -> Graph:
+        return write_int8(self._checkpoint, self._folder, self._rows, keep)
+
+    def _dynamic(self) -> None:
+        graph = write_dynamic(self._checkpoint, self._folder)
+        self._finish(graph, self._measured(graph))
+
+    def _finish(self, graph: Graph, gates: tuple[Gate, ...]) -> None:
+        """Keeps a graph, with its own answers as what its self-test expects."""
+        pipeline = graph_pipeline(self._checkpoint, self._folder, graph)
+        write_golden(self._folder / graph.golden, pipeline.analyze(self._documents))
+        self._keep(graph, gates)
+
+    def _keep(self, graph: Graph, gates: tuple[Gate, ...]) -> None:
+        size = (self._folder / graph.file).stat().st_size
+        self._say(f"{graph.name}: written, opset {graph.opset}, {size / 1e6:.1f} MB")
+        self.graphs.append(graph)
+        self.gates.extend(gates)
+
+    def _measured(self, graph: Graph) -> tuple[Gate, ...]:
+        pipeline = graph_pipeline(self._checkpoint, self._folder, graph)
+        gates = measure(graph, pipeline, self._references)
+        for gate in gates:
+            self._say(f"{graph.name}: {_verdict(gate)}")
+        return gates
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        """The rows of the sample texts."""
+        pipeline = self._checkpoint.pipeline()
+        return [row for one in self._documents for row in pipeline.prepare(one).rows]
+
+
+def _precisions(checkpoint: Checkpoint, options: ExportOptions, say: Say) -> tuple[str, ...]:
+    """Returns what to write: what was asked for, else what the encoder can have."""
+    if options.precisions is not None:
+        return options.precisions
+    why_not = is_packable(checkpoint)
+    if why_not:
+        say(f"only the padded fp32 graph: {why_not}")
+    return ("fp32",) if why_not else ("fp32", "int8")
+
+
+def _references(
+    checkpoint: Checkpoint, options: ExportOptions, say: Say
+) -> Mapping[str, Reference]:
+    if not options.gate:
+        say("gates: not measured, as asked; such a bundle is served only if told so")
+        return {}
+    try:
+        return references(checkpoint)
+    except DataError as error:
+        say(f"gates: not measured, the dev data is not at hand ({error})")
+        return {}
+
+
+def _verdict(gate: Gate) -> str:
+    return (
+        f"gate {gate.task} {'passed' if gate.passed else 'FAILED'}: {gate.metric}"
+        f" {gate.value:.2f}, torch {gate.reference:.2f}, difference within"
+        f" [{gate.low:+.2f}, {gate.high:+.2f}], {gate.agreement:.1f} % of {gate.n} alike"
+    )
 
 
 def sample_documents(checkpoint: Checkpoint) -> list[Document]:
@@ -122,36 +255,12 @@ def sample_documents(checkpoint: Checkpoint) -> list[Document]:
     return documents
 
 
-def _graph_pipeline(checkpoint: Checkpoint, path: Path) -> Pipeline:
-    outputs = [output for spec in checkpoint.tasks for output in task_outputs(spec)]
-    runner = OrtRunner(path, checkpoint.pad_id, outputs)
-    return Pipeline(checkpoint.tasks, checkpoint.encoder, runner)
-
-
-def _gates(checkpoint: Checkpoint, pipeline: Pipeline, options: ExportOptions, say: Say) -> Any:
-    if not options.gate:
-        say("gates: not measured, as asked")
-        return ()
-    try:
-        examples = dev_examples(checkpoint)
-    except DataError as error:
-        say(f"gates: not measured, the dev data is not at hand ({error})")
-        return ()
-    gates = measure(GRAPH, "fp32", checkpoint, pipeline, examples)
-    for gate in gates:
-        numbers = f"{gate.metric} {gate.value:.2f}, torch {gate.reference:.2f}, n={gate.n}"
-        say(f"gate {gate.task}: {'passed' if gate.passed else 'FAILED'}: {numbers}")
-        if not gate.passed:
-            raise ParityError(f"task {gate.task} lost more than allowed: {numbers}")
-    return gates
-
-
-def _facts(checkpoint: Checkpoint) -> Any:
+def _facts(checkpoint: Checkpoint) -> EncoderFacts:
     rows = checkpoint.config.rows
     return checkpoint.model.facts(rows.max_length, rows.overlap, checkpoint.pad_id)
 
 
-def _provenance(checkpoint: Checkpoint, worst: float) -> dict[str, object]:
+def _provenance(checkpoint: Checkpoint) -> dict[str, object]:
     config = checkpoint.config
     versions = {
         "trunkline": trunkline.__version__,
@@ -167,7 +276,6 @@ def _provenance(checkpoint: Checkpoint, worst: float) -> dict[str, object]:
         "trained": f"{config.training.epochs} epochs, {checkpoint.progress.step} steps,"
         f" seed {config.training.seed}",
         "data": {name: _sources(task) for name, task in config.tasks.items()},
-        "largest_difference": worst,
         "versions": versions,
     }
 

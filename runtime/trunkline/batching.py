@@ -11,7 +11,7 @@ from trunkline.decode.numeric import Floats
 from trunkline.encode import Row
 from trunkline.kinds import Output
 
-INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+PADDED_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _WASTE_SHARE = 0.1  # of a batch's real tokens that may be spent on padding
 _WASTE_FREE = 32  # padding tokens that cost less than another run of the graph
 

@@ -16,11 +16,14 @@ from trunkline.kinds import parse_task, task_outputs
 from trunkline.structure import parse, plain
 from trunkline.tasks import TaskSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.jsonl"
 _REBUILD = "export the bundle again"
+
+Layout = Literal["padded", "packed"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class EncoderFacts:
         max_length: Longest row in tokens, special tokens included.
         overlap: Tokens that neighbouring windows share.
         pad_id: Vocabulary id of padding.
+        inner_size: Width between the two products behind attention; 0 where that is unknown.
     """
 
     model_type: str
@@ -44,6 +48,7 @@ class EncoderFacts:
     max_length: int
     overlap: int
     pad_id: int
+    inner_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,21 +67,35 @@ class Graph:
     Attributes:
         file: Path below the bundle.
         layout: `padded` takes [batch, sequence]; `packed` real tokens only.
-        precision: Of the matrix products.
+        precision: Of the matrix products. `int8` has a scale per token, the same in any batch;
+            `int8-dynamic` one per batch, as onnxruntime's own quantisation has it.
         providers: onnxruntime execution providers it is meant for.
         inputs, outputs: Its signature.
         opset: Of the default ONNX domain.
+        weights: File of the weights, if they are not inside; several graphs may share it.
+        operators: How often each operator stands in the graph.
+        golden: File of the texts and answers that the graph is tested with when it is loaded.
+        keep_fp32: Names of matrix products that stay in fp32 for the sake of a gate.
         sha256: Of the file; filled in when the bundle is sealed.
     """
 
     file: str
-    layout: Literal["padded", "packed"]
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    layout: Layout
+    precision: Precision
     providers: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     opset: int
+    weights: str = ""
+    operators: dict[str, int] = field(default_factory=dict)
+    golden: str = GOLDEN
+    keep_fp32: tuple[str, ...] = ()
     sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        """Layout and precision, e.g. `packed-int8`: what one says to choose it."""
+        return f"{self.layout}-{self.precision}"
 
 
 @dataclass(frozen=True)
@@ -89,9 +108,12 @@ class Gate:
         metric: E.g. `f1`.
         reference: Its value through torch, in points (0 to 100).
         value: Its value through the graph.
+        low, high: 95 % interval of value minus reference, paired over the examples.
+        agreement: Percentage of examples for which both gave the same annotations.
         n: Examples measured on.
         passed: Whether the drop was within bounds.
         data: What it was measured on.
+        data_sha256: Of the examples, texts and gold.
     """
 
     graph: str
@@ -99,9 +121,13 @@ class Gate:
     metric: str
     reference: float
     value: float
+    low: float
+    high: float
+    agreement: float
     n: int
     passed: bool
     data: str
+    data_sha256: str
 
 
 @dataclass(frozen=True)
@@ -126,10 +152,34 @@ class Bundle:
     path: Path
     manifest: Manifest
 
-    @property
-    def graph(self) -> Graph:
-        """The padded fp32 graph, which every bundle has."""
-        return next(filter(_interoperable, self.manifest.graphs))
+    def passed(self, graph: Graph) -> bool:
+        """Returns whether a graph has passed the gate of every task."""
+        passed = {gate.task for gate in self.manifest.gates if gate.graph == graph.file}
+        failed = {g.task for g in self.manifest.gates if g.graph == graph.file and not g.passed}
+        return all(spec.name in passed - failed for spec in self.manifest.tasks)
+
+    def candidates(self, wanted: str = "auto", *, allow_ungated: bool = False) -> list[Graph]:
+        """Returns the graphs that may be run, quickest first as a rule.
+
+        Args:
+            wanted: A graph's name (`packed-int8`) or file; `auto` for any.
+            allow_ungated: Also graphs that have not passed the gates of all tasks.
+
+        Raises:
+            BundleError: There is none; says why.
+        """
+        graphs = self.manifest.graphs
+        if wanted != "auto":
+            graphs = tuple(graph for graph in graphs if wanted in (graph.name, graph.file))
+        if not graphs:
+            known = ", ".join(graph.name for graph in self.manifest.graphs)
+            raise BundleError(self.path, f"has no graph {wanted!r}", f"choose one of: {known}")
+        allowed = [graph for graph in graphs if allow_ungated or self.passed(graph)]
+        if not allowed:
+            what = "no graph has" if wanted == "auto" else f"graph {wanted!r} has not"
+            mend = "export again with the dev data at hand, or allow ungated graphs"
+            raise BundleError(self.path, f"{what} passed the gates of all tasks", mend)
+        return sorted(allowed, key=_speed)
 
     def encoder(self) -> TextEncoder:
         """Returns the encoder of its texts.
@@ -208,21 +258,23 @@ def _read_manifest(file: Path) -> Manifest:
         specs = tuple(parse_task(task, f"tasks[{at}]") for at, task in enumerate(tasks))
     except (ValueError, AttributeError) as error:
         raise BundleError(file, str(error), _REBUILD) from None
-    if not any(map(_interoperable, manifest.graphs)):
-        raise BundleError(file, "graphs: none is padded fp32, which every bundle has", _REBUILD)
+    if not manifest.graphs:
+        raise BundleError(file, "graphs: there is none", _REBUILD)
     if len({spec.name for spec in specs}) < len(specs):
         raise BundleError(file, "tasks: two have one name", _REBUILD)
     return replace(manifest, tasks=specs)
 
 
-def _interoperable(graph: Graph) -> bool:
-    return graph.layout == "padded" and graph.precision == "fp32"
+def _speed(graph: Graph) -> tuple[bool, bool, bool]:
+    """Sorts packed before padded, int8 before fp32, and what depends on batch mates last."""
+    return graph.precision == "int8-dynamic", graph.layout != "packed", graph.precision == "fp32"
 
 
 def _hashes(manifest: Manifest) -> dict[str, str]:
     hashes = {graph.file: graph.sha256 for graph in manifest.graphs} | manifest.files
     # Files that the code opens must be covered, whatever the manifest lists.
-    return {TOKENIZER: "", GOLDEN: ""} | hashes
+    opened = {TOKENIZER, *(graph.golden for graph in manifest.graphs)}
+    return dict.fromkeys(opened, "") | hashes
 
 
 def _verify(folder: Path, name: str, digest: str) -> None:

@@ -35,6 +35,9 @@ COMMANDS = {
     "predict": Command("trunkline.commands:predict", "analyse texts with a bundle"),
     "serve": Command("trunkline_serve.commands:serve", "serve bundles over gRPC", "serve"),
     "bench": Command("trunkline_serve.commands:bench", "measure latency and throughput", "serve"),
+    "bench graph": Command(
+        "trunkline_export.bench:bench_graph", "measure a bundle's graphs alone", "export"
+    ),
     "demo": Command(
         "trunkline_serve.demo:demo", "train, export, serve and ask, once", "train,export,serve"
     ),
@@ -79,6 +82,8 @@ def _run(name: str, arguments: list[str]) -> int:
     if name in ("-V", "--version"):
         print(f"trunkline {__version__}")
         return 0
+    if arguments and f"{name} {arguments[0]}" in COMMANDS:
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
     command = COMMANDS.get(name)
     if command is None:
         raise TrunklineError(f"no such command{did_you_mean(name, COMMANDS)}; see trunkline --help")
@@ -95,5 +100,5 @@ def _run(name: str, arguments: list[str]) -> int:
 
 def _help() -> str:
     lines = [f"trunkline {__version__}: one encoder pass, every answer", ""]
-    lines += [f"  trunkline {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    lines += [f"  trunkline {name:<11} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", "trunkline COMMAND --help tells more."])

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trunkline.bundle import Bundle, open_bundle
+from trunkline.bundle import Bundle, Gate, Graph, open_bundle
 from trunkline.errors import InvalidInput
 from trunkline.model import Model, load
+from trunkline.options import add_graph_options, graph_options
 from trunkline.structure import plain
 
 _LINES_AT_ONCE = 64  # of standard input, analysed together
@@ -34,17 +35,17 @@ def inspect(argv: Sequence[str]) -> int:
 def verify(argv: Sequence[str]) -> int:
     """Runs `trunkline verify`."""
     parser = argparse.ArgumentParser(
-        "trunkline verify", description="Check a bundle's hashes, graph and golden answers."
+        "trunkline verify", description="Check a bundle's hashes, graphs and golden answers."
     )
     parser.add_argument("bundle", type=Path)
     options = parser.parse_args(argv)
     begin = time.perf_counter()
     bundle = open_bundle(options.bundle)
     print(f"hashes: {len(bundle.manifest.graphs) + len(bundle.manifest.files)} files as exported")
-    model = Model(bundle)
-    print(f"graph: {bundle.graph.file} loads and has every task's outputs")
-    count = model.self_test()
-    print(f"answers: {count} golden texts as exported")
+    for graph in bundle.manifest.graphs:
+        count = Model(bundle, graph=graph.file, allow_ungated=True).self_test()
+        gates = "passed" if bundle.passed(graph) else "NOT passed"
+        print(f"{graph.name}: {count} golden texts as exported, gates {gates}")
     print(f"{bundle.path} is whole ({time.perf_counter() - begin:.1f} s)")
     return 0
 
@@ -60,8 +61,9 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument("--task", action="append", help="only this task; may be repeated")
     parser.add_argument("--question", action="append", default=[], help="may be repeated")
     parser.add_argument("--json", action="store_true", help="JSON lines, also on a terminal")
+    add_graph_options(parser)
     options = parser.parse_args(argv)
-    model = load(options.bundle)
+    model = load(options.bundle, **graph_options(options))
     as_json = options.json or not sys.stdout.isatty()
     for texts in _texts(options.text):
         results = model.analyze(texts, options.question, options.task, text_pair=options.text_pair)
@@ -104,15 +106,31 @@ def _describe(bundle: Bundle) -> list[str]:
         kind = f"{spec.kind} of pairs" if spec.pair else spec.kind
         lines.append(f"task     {spec.name}: {kind}  {' '.join(spec.labels)}".rstrip())
     for graph in manifest.graphs:
-        outputs = " ".join(tensor.name for tensor in graph.outputs)
-        lines.append(
-            f"graph    {graph.file}: {graph.layout} {graph.precision}, opset {graph.opset}:"
-            f" {outputs}"
-        )
-    for gate in manifest.gates:
-        verdict = "passed" if gate.passed else "FAILED"
-        lines.append(
-            f"gate     {gate.graph} {gate.task}: {gate.metric} {gate.value:.2f}"
-            f" (torch {gate.reference:.2f}, n={gate.n}) {verdict}"
-        )
+        lines += _describe_graph(bundle, graph)
     return lines
+
+
+def _describe_graph(bundle: Bundle, graph: Graph) -> list[str]:
+    size = (bundle.path / graph.file).stat().st_size / 1e6
+    shared = "" if not graph.weights else f" + {graph.weights}"
+    counts = sorted(graph.operators.items(), key=lambda item: (-item[1], item[0]))
+    lines = [
+        f"graph    {graph.name}: {graph.file}, {size:.1f} MB{shared}, opset {graph.opset}",
+        f"         gives {' '.join(tensor.name for tensor in graph.outputs)}",
+        f"         {' '.join(f'{name} {count}' for name, count in counts)}",
+    ]
+    if graph.keep_fp32:
+        lines.append(f"         in fp32: {' '.join(graph.keep_fp32)}")
+    lines += [_describe_gate(gate) for gate in bundle.manifest.gates if gate.graph == graph.file]
+    if not bundle.passed(graph):
+        lines.append("         has NOT passed the gates of all tasks: runs only if allowed")
+    return lines
+
+
+def _describe_gate(gate: Gate) -> str:
+    verdict = "passed" if gate.passed else "FAILED"
+    return (
+        f"  gate   {gate.task}: {gate.metric} {gate.value:.2f} (torch {gate.reference:.2f},"
+        f" difference in [{gate.low:+.2f}, {gate.high:+.2f}], n={gate.n},"
+        f" {gate.agreement:.1f} % alike) {verdict}"
+    )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+from dataclasses import dataclass
 from pathlib import Path
+
+_STEAL = 7  # column of /proc/stat
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -31,3 +35,36 @@ def _quota(cgroup: Path) -> float:
         return int(limit) / int(period) if int(limit) > 0 else math.inf
     except (OSError, ValueError):
         return math.inf
+
+
+def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Returns the name of the processor, as far as the system tells it."""
+    try:
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """CPU time since boot, in clock ticks over all CPUs: all of it, and what was stolen."""
+
+    total: int
+    stolen: int
+
+    def share_since(self, before: CpuTimes) -> float:
+        """Returns the share of CPU time that the hypervisor took away since `before`."""
+        total = self.total - before.total
+        return (self.stolen - before.stolen) / total if total > 0 else 0.0
+
+
+def cpu_times(stat: Path = Path("/proc/stat")) -> CpuTimes:
+    """Returns the CPU times so far; zeros where the system does not tell."""
+    try:
+        ticks = [int(value) for value in stat.read_text().splitlines()[0].split()[1:]]
+        return CpuTimes(sum(ticks[: _STEAL + 1]), ticks[_STEAL])
+    except (OSError, ValueError, IndexError):
+        return CpuTimes(0, 0)

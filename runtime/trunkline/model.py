@@ -7,33 +7,46 @@ from pathlib import Path
 from typing import overload
 
 from trunkline.annotations import DocumentResult
-from trunkline.bundle import GOLDEN, Bundle, Manifest, open_bundle
+from trunkline.bundle import Bundle, Manifest, open_bundle
+from trunkline.calibration import quickest
 from trunkline.golden import check_golden
-from trunkline.kinds import task_outputs
 from trunkline.pipeline import Document, Pipeline, as_documents
-from trunkline.runner import OrtRunner
 
 AnyDocument = str | Document
 
 
 class Model:
-    """A bundle with its graph in onnxruntime. Thread-safe.
+    """A bundle with one of its graphs in onnxruntime. Thread-safe.
 
     Args:
         bundle: An opened bundle.
-        threads: Threads of one run; by default the CPUs this process may use.
+        threads: Threads to compute with; by default the CPUs this process may use.
+        graph: A graph's name, e.g. `packed-int8`, or file. `auto` takes the quickest that passed
+            its gates: where there are several, a short run decides once, and is kept beside the
+            bundle.
+        allow_ungated: Also take a graph that has not passed the gates of all tasks.
+
+    Attributes:
+        bundle: The bundle.
+        graph: The graph that runs.
+        pipeline: The path of a document through it.
 
     Raises:
-        BundleError: The graph cannot be loaded.
+        BundleError: The graph cannot be loaded, or there is none that may be.
     """
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        *,
+        graph: str = "auto",
+        allow_ungated: bool = False,
+    ) -> None:
         self.bundle = bundle
-        manifest = bundle.manifest
-        outputs = [output for spec in manifest.tasks for output in task_outputs(spec)]
-        file = bundle.path / bundle.graph.file
-        runner = OrtRunner(file, manifest.encoder.pad_id, outputs, threads)
-        self.pipeline = Pipeline(manifest.tasks, bundle.encoder(), runner)
+        candidates = bundle.candidates(graph, allow_ungated=allow_ungated)
+        self.graph, runner = quickest(bundle, candidates, threads)
+        self.pipeline = Pipeline(bundle.manifest.tasks, bundle.encoder(), runner)
 
     @property
     def manifest(self) -> Manifest:
@@ -95,17 +108,25 @@ class Model:
         Raises:
             BundleError: A result differs from what the exporter saw.
         """
-        return check_golden(self.bundle.path / GOLDEN, self.pipeline)
+        return check_golden(self.bundle.path / self.graph.golden, self.pipeline)
 
 
-def load(path: Path | str, threads: int | None = None) -> Model:
-    """Loads a bundle, verifying hashes, schema and graph signature.
+def load(
+    path: Path | str,
+    threads: int | None = None,
+    *,
+    graph: str = "auto",
+    allow_ungated: bool = False,
+) -> Model:
+    """Loads a bundle, verifying hashes, schema, gates and graph signature.
 
     Args:
         path: The bundle's folder.
-        threads: Threads of one run; by default the CPUs this process may use.
+        threads: Threads to compute with; by default the CPUs this process may use.
+        graph: Which of its graphs, as in `Model`.
+        allow_ungated: Also a graph that has not passed the gates of all tasks.
 
     Raises:
-        BundleError: The bundle is missing, broken or altered.
+        BundleError: The bundle is missing, broken or altered, or no graph may be run.
     """
-    return Model(open_bundle(path), threads)
+    return Model(open_bundle(path), threads, graph=graph, allow_ungated=allow_ungated)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from trunkline.batching import INPUTS, pad, plan, unpad
+from trunkline.batching import PADDED_INPUTS, pad, plan, unpad
 from trunkline.cpu import available_cpus
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row
-from trunkline.errors import BundleError
 from trunkline.kinds import Output
+from trunkline.packing import PACKED_INPUTS, Pack, cells, pack, unpack
+from trunkline.session import Session
 
 RowOutputs = Mapping[str, Floats]
 
@@ -74,41 +75,74 @@ class OrtRunner(PaddedRunner):
         self, path: Path, pad_id: int, outputs: Sequence[Output], threads: int | None = None
     ) -> None:
         super().__init__(pad_id)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), _session_options(threads), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime has an exception type per status, with no base
-            reason = str(error).splitlines()[0]
-            raise BundleError(
-                path, f"onnxruntime cannot load it: {reason}", "export again"
-            ) from None
-        missing = {output.name for output in outputs} - {
-            o.name for o in self._session.get_outputs()
-        }
-        if missing:
-            raise BundleError(path, f"graph lacks output {sorted(missing)[0]!r}", "export again")
-        self._inputs = {given.name for given in self._session.get_inputs()}
-        unknown = self._inputs - INPUTS
-        if unknown:
-            raise BundleError(path, f"graph wants input {sorted(unknown)[0]!r}", "export again")
+        self._session = Session(path, PADDED_INPUTS, outputs, threads or available_cpus())
 
     def forward(
         self, inputs: Mapping[str, NDArray[np.int64]], outputs: Sequence[str]
     ) -> list[Floats]:
         """Runs one padded batch [B, S] and returns the named outputs."""
-        feed = {name: value for name, value in inputs.items() if name in self._inputs}
-        values: list[Floats] = self._session.run(list(outputs), feed)
-        return values
+        return self._session.run(outputs, inputs)
 
 
-def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or available_cpus()
-    options.log_severity_level = 3
-    # Idle threads must not take the cores from tokenising, decoding and gRPC.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Subnormal numbers, common in masked attention, are many times slower. The thread that loads
-    # the graph keeps the setting, for its own arithmetic too.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    return options
+class PackedRunner:
+    """Runs a packed graph in onnxruntime on the CPU, several packs side by side.
+
+    A pack holds rows of one width of attention, which follows from a row's own length: it is
+    computed in the same way, and has the same outputs bit for bit, in any company. Packs run on a
+    thread each, since threads that share one operator wait for each other (docs/adr/0012).
+
+    Args:
+        path: The ONNX file.
+        outputs: Outputs that the graph must have.
+        threads: Packs at once; by default the CPUs this process may use.
+        budget: Most tokens in one pack; a longer row stands alone.
+
+    Raises:
+        BundleError: The graph cannot be loaded or lacks an output.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        outputs: Sequence[Output],
+        threads: int | None = None,
+        budget: int = 512,
+    ) -> None:
+        self._session = Session(path, PACKED_INPUTS, outputs, 1)
+        self._budget = budget
+        self._threads = ThreadPoolExecutor(threads or available_cpus(), "trunkline-run")
+
+    def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[RowOutputs]:
+        """Returns for each row its outputs by name: [S, ...] without padding, or one for all."""
+        results: list[RowOutputs] = [{}] * len(rows)
+        packs = [
+            (cell, pack([rows[index] for index in cell.rows], cell.width))
+            for cell in cells([len(row) for row in rows], self._budget)
+        ]
+        for (cell, packed), values in zip(
+            packs, self._run_all([packed for _, packed in packs], outputs), strict=True
+        ):
+            for index, result in zip(cell.rows, unpack(packed, outputs, values), strict=True):
+                results[index] = result
+        return results
+
+    def _run_all(
+        self, packs: Sequence[Pack], outputs: Sequence[Output]
+    ) -> Sequence[Sequence[Floats]]:
+        names = [output.name for output in outputs]
+        if len(packs) == 1:  # spares it the way to another thread
+            return [self._session.run(names, packs[0].feed)]
+        return list(self._threads.map(lambda one: self._session.run(names, one.feed), packs))
+
+
+def open_runner(
+    path: Path, layout: str, pad_id: int, outputs: Sequence[Output], threads: int | None = None
+) -> Runner:
+    """Returns the runner of a graph's layout, `padded` or `packed`.
+
+    Raises:
+        BundleError: The graph cannot be loaded or lacks an output.
+    """
+    if layout == "packed":
+        return PackedRunner(path, outputs, threads)
+    return OrtRunner(path, pad_id, outputs, threads)

@@ -16,6 +16,7 @@ from types import FrameType
 
 import trunkline
 from trunkline import Model
+from trunkline.options import add_graph_options, graph_options
 from trunkline_serve.bench.command import bench
 from trunkline_serve.engine import Engine
 from trunkline_serve.rpc.server import Server
@@ -35,13 +36,13 @@ def serve(argv: Sequence[str]) -> int:
         BundleError: A bundle is broken, fails its self-test, or is given twice.
         ConfigError: A limit makes no sense, or the address cannot be listened on.
     """
-    given = vars(_parser().parse_args(argv))
-    bundles, self_test = given.pop("bundles"), given.pop("self_test")
-    settings = Settings(**given)
+    given = _parser().parse_args(argv)
+    names = {one.name for one in dataclasses.fields(Settings)}
+    settings = Settings(**{name: value for name, value in vars(given).items() if name in names})
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    models = [_load(bundle, settings.threads, self_test=self_test) for bundle in bundles]
+    models = [_load(bundle, settings.threads, given) for bundle in given.bundles]
     asyncio.run(_serve(models, settings))
     return 0
 
@@ -65,12 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_false",
         help="be ready sooner, without analysing the bundle's golden texts first",
     )
+    add_graph_options(parser)
     return parser
 
 
-def _load(bundle: Path, threads: int | None, *, self_test: bool) -> Model:
-    model = trunkline.load(bundle, threads)
-    if self_test:
+def _load(bundle: Path, threads: int | None, given: argparse.Namespace) -> Model:
+    model = trunkline.load(bundle, threads, **graph_options(given))
+    _log.info("%s: runs %s", bundle, model.graph.name)
+    if given.self_test:
         _log.info("%s: %d golden texts as expected", bundle, model.self_test())
     return model
 

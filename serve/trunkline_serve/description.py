@@ -94,7 +94,7 @@ def identify(model: Model) -> ModelId:
 
 
 def _graphs(model: Model) -> tuple[Graph, ...]:
-    serving = model.bundle.graph.file
+    serving = model.graph.file
     return tuple(
         Graph(g.file, g.layout, g.precision, g.providers, g.sha256, g.file == serving)
         for g in model.manifest.graphs

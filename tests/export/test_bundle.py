@@ -3,21 +3,23 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
-import torch
 
+import trunkline
 from tests.small import Corpus, write_corpus
 from trunkline import Model
 from trunkline.bundle import open_bundle
-from trunkline.errors import BundleError, CheckpointError, DataError
-from trunkline_export import gates, write
-from trunkline_export.gates import DROP, measure
+from trunkline.errors import BundleError, CheckpointError, ConfigError
+from trunkline_export import variants, write
+from trunkline_export.gates import DROP
 from trunkline_export.parity import ParityError
-from trunkline_export.write import GRAPH, ExportOptions, export_bundle
+from trunkline_export.variants import DYNAMIC, INT8, PACKED, PADDED, WEIGHTS
+from trunkline_export.write import ExportOptions, export_bundle
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from trunkline_train.evaluate import Scores, evaluate
 
-QUICK = ExportOptions(gate=False)
+FP32 = ("fp32",)
+QUICK = ExportOptions(precisions=FP32, gate=False)
 
 
 def quiet(line: str) -> None:
@@ -45,9 +47,57 @@ def test_the_bundle_has_these_files_and_no_others(exported: Path) -> None:
         "golden.jsonl",
         "manifest.json",
         "tokenizer.json",
-        GRAPH,
+        PADDED,
+        PACKED,
+        WEIGHTS,
     }
-    assert [one.name for one in exported.parent.iterdir()] == ["bundle"]
+    beside = {one.name for one in exported.parent.iterdir()}
+    assert beside - {".bundle.calibration.json"} == {"bundle"}
+
+
+def test_int8_adds_its_graph_and_its_golden_answers(quantised: Path, exported: Path) -> None:
+    assert set(content(quantised)) == {*content(exported), INT8, "golden-int8.jsonl"}
+    assert (quantised / INT8).stat().st_size < (quantised / WEIGHTS).stat().st_size
+    answers = [(quantised / name).read_text() for name in ("golden.jsonl", "golden-int8.jsonl")]
+    assert answers[0] != answers[1], "each graph is tested with its own answers"
+
+
+def test_every_graph_passes_its_self_test_and_its_gates(quantised: Path) -> None:
+    bundle = open_bundle(quantised)
+    graphs = bundle.manifest.graphs
+    assert [graph.name for graph in graphs] == ["padded-fp32", "packed-fp32", "packed-int8"]
+    assert all(bundle.passed(graph) for graph in graphs)
+    counts = {Model(bundle, 1, graph=graph.name).self_test() for graph in graphs}
+    (count,) = counts
+    assert count > 10
+
+
+def test_int8_alone_makes_a_small_bundle_for_the_edge(trained: Path, tmp_path: Path) -> None:
+    options = ExportOptions(precisions=("int8",), gate=False)
+    bundle = export_bundle(trained, tmp_path / "edge", options, quiet)
+    (graph,) = bundle.manifest.graphs
+    assert graph.name == "packed-int8"
+    assert set(content(tmp_path / "edge")) == {
+        "README.md",
+        "config.json",
+        "golden-int8.jsonl",
+        "manifest.json",
+        "tokenizer.json",
+        INT8,
+    }
+    assert trunkline.load(bundle.path, 1, allow_ungated=True).self_test() > 10
+
+
+def test_dynamic_int8_is_written_where_it_is_asked_for(
+    trained: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "padded_model", copied(exported))
+    options = ExportOptions(precisions=("int8-dynamic",), gate=False)
+    bundle = export_bundle(trained, tmp_path / "dynamic", options, quiet)
+    (graph,) = bundle.manifest.graphs
+    assert (graph.name, graph.file) == ("padded-int8-dynamic", DYNAMIC)
+    assert graph.operators["MatMulInteger"] > 10
+    assert trunkline.load(bundle.path, 1, allow_ungated=True).self_test() > 10
 
 
 def test_the_golden_file_is_what_the_bundle_gives(small_model: Model, exported: Path) -> None:
@@ -68,54 +118,15 @@ def test_facts_are_those_of_the_model(small_model: Model, checkpoint: Checkpoint
     assert facts.parameters == weights
 
 
-def test_every_task_is_gated_on_its_own_metric(small_model: Model, checkpoint: Checkpoint) -> None:
-    found = {gate.task: gate for gate in small_model.manifest.gates}
-    assert {name: (g.metric, g.n, g.graph) for name, g in found.items()} == {
-        "ner": ("f1", 20, GRAPH),
-        "qa": ("f1", 16, GRAPH),
-    }
-    examples = gates.dev_examples(checkpoint)
-    for spec in checkpoint.tasks:
-        gate = found[spec.name]
-        assert gate.passed
-        assert gate.value == gate.reference > 0.0
-        for pipeline in (checkpoint.pipeline(), small_model.pipeline):
-            scores = evaluate(spec, pipeline, examples[spec.name])
-            assert scores.value == pytest.approx(gate.value, abs=1e-4)
-
-
-@pytest.mark.parametrize(("lost", "passed"), [(0.0, True), (0.09, True), (0.11, False)])
-def test_a_gate_fails_over_its_allowance(
-    checkpoint: Checkpoint,
-    small_model: Model,
-    monkeypatch: pytest.MonkeyPatch,
-    lost: float,
-    passed: bool,
-) -> None:
-    assert DROP["fp32"] == 0.1
-    values = iter([90.0, 90.0 - lost] * 2)
-
-    def scored(*given: object) -> Scores:
-        return Scores("f1", {"f1": next(values)}, 7, {})
-
-    monkeypatch.setattr(gates, "evaluate", scored)
-    examples = {"ner": [1], "qa": [1]}
-    verdicts = measure(GRAPH, "fp32", checkpoint, small_model.pipeline, examples)
-    assert [(gate.passed, gate.n) for gate in verdicts] == [(passed, 7)] * 2
-
-
-def test_a_task_without_examples_is_not_gated(checkpoint: Checkpoint, small_model: Model) -> None:
-    with pytest.raises(DataError, match="has no dev examples"):
-        measure(GRAPH, "fp32", checkpoint, small_model.pipeline, {"ner": [], "qa": []})
-
-
 def test_the_card_tells_tasks_data_and_scores(exported: Path, small_model: Model) -> None:
     card = (exported / "README.md").read_text()
+    assert {gate.graph for gate in small_model.manifest.gates} == {PADDED, PACKED}
     assert "# small, version 1" in card
     assert "| ner | token-classification | O, B-LOC, I-LOC, B-PER, I-PER |" in card
     assert "| qa | question-answering | - |" in card
     for gate in small_model.manifest.gates:
-        assert f"| {gate.task} | f1 | {gate.reference:.2f} | {gate.value:.2f} | {gate.n} " in card
+        values = f"{gate.reference:.2f} | {gate.value:.2f} | {gate.n} "
+        assert f"| {gate.graph} | {gate.task} | f1 | {values}" in card
     for name in ("ner.train", "qa.dev.json"):
         assert name in card
 
@@ -140,8 +151,9 @@ def moved(trained: Path, exported: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.rmtree(gone.folder)
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "write_padded_graph", _copied(exported))
-        export_bundle(folder / "run", folder / "bundle", ExportOptions("other", 7), said.append)
+        patch.setattr(variants, "padded_model", copied(exported))
+        options = ExportOptions("other", 7, precisions=FP32)
+        export_bundle(folder / "run", folder / "bundle", options, said.append)
     (folder / "said").write_text("\n".join(said))
     return folder
 
@@ -172,49 +184,75 @@ def fail(*given: object) -> None:
     raise ParityError("no")
 
 
-@pytest.mark.parametrize(
-    "step", ["check_signature", "check_values", "check_answers", "write_golden", "model_card"]
-)
+STEPS = {
+    "check_signature": variants,
+    "check_values": variants,
+    "check_rows": variants,
+    "check_fusions": variants,
+    "check_answers": write,
+    "check_same_alone": variants,
+    "write_golden": write,
+    "model_card": write,
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_a_failed_export_leaves_the_bundle_before(
     trained: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     before = content(bundle)
-    monkeypatch.setattr(write, step, fail)
-    monkeypatch.setattr(write, "write_padded_graph", _copied(bundle))
+    monkeypatch.setattr(STEPS[step], step, fail)
+    monkeypatch.setattr(variants, "padded_model", copied(bundle))
     with pytest.raises(ParityError, match="no"):
-        export_bundle(trained, bundle, QUICK, quiet)
+        export_bundle(trained, bundle, ExportOptions(gate=False), quiet)
     assert content(bundle) == before
     assert [one.name for one in bundle.parent.iterdir()] == ["bundle"]
 
 
-def _copied(bundle: Path) -> Callable[..., object]:
-    """Returns what stands for the slow export of the graph: a copy of an exported one."""
-    graph = open_bundle(bundle).graph
-    data = (bundle / graph.file).read_bytes()
-
-    def copy(model: torch.nn.Module, folder: Path, file: str) -> object:
-        (folder / file).parent.mkdir()
-        (folder / file).write_bytes(data)
-        return graph
-
-    return copy
+def copied(bundle: Path) -> Callable[[object], onnx.ModelProto]:
+    """Returns what stands for the slow export of the padded graph: one that was exported."""
+    return lambda model: onnx.load(bundle / PADDED)
 
 
 def test_a_failed_gate_writes_nothing(
     trained: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "write_padded_graph", _copied(bundle))
+    monkeypatch.setattr(variants, "padded_model", copied(bundle))
     monkeypatch.setitem(DROP, "fp32", -1.0)
-    with pytest.raises(ParityError, match="task ner lost more than allowed: f1"):
-        export_bundle(trained, tmp_path / "new", ExportOptions(), quiet)
+    with pytest.raises(ParityError, match=r"^padded-fp32: gate ner FAILED: f1 "):
+        export_bundle(trained, tmp_path / "new", ExportOptions(precisions=FP32), quiet)
     assert not (tmp_path / "new").exists()
+
+
+def test_data_that_has_moved_is_told_to_the_exporter(
+    moved: Path, corpus: Corpus, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "padded_model", copied(exported))
+    there = {"ner": corpus.folder / "ner.dev", "qa": corpus.folder / "qa.dev.json"}
+    changes = tuple(f"tasks.{task}.dev={path}" for task, path in there.items())
+    options = ExportOptions(precisions=FP32, changes=changes)
+    bundle = export_bundle(moved / "run", moved / "gated", options, quiet)
+    assert all(bundle.passed(graph) for graph in bundle.manifest.graphs)
+    assert {(gate.task, gate.n) for gate in bundle.manifest.gates} == {("ner", 20), ("qa", 16)}
+    data = bundle.manifest.provenance["data"]
+    assert isinstance(data, dict)
+    assert "ner.dev" in data["ner"]
+    assert all(str(corpus.folder) not in source for source in data["ner"])
+
+
+def test_a_change_of_an_unknown_key_is_one_line(trained: Path, tmp_path: Path) -> None:
+    options = ExportOptions(changes=("tasks.ner.dve=x",))
+    with pytest.raises(ConfigError, match=r"tasks\.ner\.dve: unknown key"):
+        export_bundle(trained, tmp_path / "out", options, quiet)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_replaces_the_bundle_before(
     trained: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "write_padded_graph", _copied(bundle))
-    export_bundle(trained, bundle, ExportOptions(version=2, gate=False), quiet)
+    monkeypatch.setattr(variants, "padded_model", copied(bundle))
+    options = ExportOptions(version=2, precisions=FP32, gate=False)
+    export_bundle(trained, bundle, options, quiet)
     manifest = open_bundle(bundle).manifest
     assert (manifest.version, manifest.gates) == (2, ())
 

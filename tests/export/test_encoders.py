@@ -7,8 +7,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    ModernBertConfig,
+    ModernBertModel,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
@@ -21,6 +27,15 @@ from trunkline_export.write import ExportOptions, export_bundle
 from trunkline_train.loop import train
 
 LONGEST = 96
+SIZES = {
+    "vocab_size": wordpiece().get_vocab_size(),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": LONGEST,
+    "pad_token_id": 0,
+}
 SHORT = ("training.epochs=1", "tasks.ner.limit.train=16", "tasks.qa.limit.train=16")
 
 
@@ -50,6 +65,37 @@ def roberta() -> tuple[PreTrainedModel, Tokenizer]:
     return RobertaModel(config), tokenizer
 
 
+def electra() -> tuple[PreTrainedModel, Tokenizer]:
+    return ElectraModel(ElectraConfig(**SIZES, embedding_size=16)), wordpiece()
+
+
+def deberta() -> tuple[PreTrainedModel, Tokenizer]:
+    config = DebertaV2Config(
+        **SIZES,
+        relative_attention=True,
+        position_biased_input=False,
+        pos_att_type=["p2c", "c2p"],
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        position_buckets=16,
+        type_vocab_size=0,
+    )
+    return DebertaV2Model(config), wordpiece()
+
+
+def modernbert() -> tuple[PreTrainedModel, Tokenizer]:
+    config = ModernBertConfig(
+        **SIZES,
+        layer_types=["full_attention", "sliding_attention"],
+        local_attention=16,
+        bos_token_id=2,
+        cls_token_id=2,
+        eos_token_id=3,
+        sep_token_id=3,
+    )
+    return ModernBertModel(config), wordpiece()
+
+
 def bytelevel() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -68,10 +114,17 @@ def bytelevel() -> Tokenizer:
 FAMILIES: dict[str, tuple[Callable[[], tuple[PreTrainedModel, Tokenizer]], list[str], int]] = {
     "distilbert": (distilbert, ["input_ids", "attention_mask"], 0),
     "roberta": (roberta, ["input_ids", "attention_mask", "token_type_ids"], 1),
+    "electra": (electra, ["input_ids", "attention_mask", "token_type_ids"], 0),
+    "deberta-v2": (deberta, ["input_ids", "attention_mask", "token_type_ids"], 0),
+    "modernbert": (modernbert, ["input_ids", "attention_mask"], 0),
 }
+QUICK = ("distilbert", "roberta")  # graphs of the others are checked in test_families.py
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES],
+)
 def test_family_trains_exports_and_answers(corpus: Corpus, tmp_path: Path, family: str) -> None:
     make, inputs, pad = FAMILIES[family]
     torch.manual_seed(0)
@@ -81,7 +134,8 @@ def test_family_trains_exports_and_answers(corpus: Corpus, tmp_path: Path, famil
     bundle = export_bundle(
         tmp_path / "run", tmp_path / "bundle", ExportOptions(), lambda line: None
     )
-    assert [tensor.name for tensor in bundle.graph.inputs] == inputs
+    padded = next(graph for graph in bundle.manifest.graphs if graph.layout == "padded")
+    assert [tensor.name for tensor in padded.inputs] == inputs
     assert bundle.manifest.encoder.model_type == family
     assert bundle.manifest.encoder.pad_id == pad
     model = trunkline.load(bundle.path, 1)

@@ -21,7 +21,8 @@ from trunkline_export.parity import (
     check_values,
     ragged_grid,
 )
-from trunkline_export.write import GRAPH, sample_documents
+from trunkline_export.variants import PADDED
+from trunkline_export.write import sample_documents
 from trunkline_train.checkpoint import Checkpoint
 
 
@@ -30,7 +31,7 @@ def changed(exported: Path, tmp_path: Path) -> Callable[[Change], Path]:
     """Returns a function that writes the exported graph with a change."""
 
     def write(change: Change) -> Path:
-        proto = onnx.load(exported / GRAPH)
+        proto = onnx.load(exported / PADDED)
         change(proto)
         onnx.save(proto, tmp_path / "graph.onnx")
         return tmp_path / "graph.onnx"
@@ -45,12 +46,12 @@ def swap(proto: onnx.ModelProto) -> None:
 
 
 def signature(path: Path) -> Graph:
-    return read_graph(path.parent, path.name)
+    return read_graph(path.parent, path.name, "padded", "fp32")
 
 
 def test_the_exported_graph_passes(exported: Path, checkpoint: Checkpoint) -> None:
-    check_signature(read_graph(exported, GRAPH), checkpoint)
-    assert check_values(exported / GRAPH, checkpoint) < VALUE_TOLERANCE / 10
+    check_signature(read_graph(exported, PADDED, "padded", "fp32"), checkpoint)
+    assert check_values(exported / PADDED, checkpoint) < VALUE_TOLERANCE / 10
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_another_signature_fails(
 
 
 def test_fixed_axes_fail(exported: Path, checkpoint: Checkpoint) -> None:
-    graph = read_graph(exported, GRAPH)
+    graph = read_graph(exported, PADDED, "padded", "fp32")
     fixed = tuple(replace(tensor, axes=("2", "8")) for tensor in graph.inputs)
     with pytest.raises(ParityError, match=r"^inputs: expected"):
         check_signature(replace(graph, inputs=fixed), checkpoint)
@@ -130,7 +131,7 @@ def answers(checkpoint: Checkpoint, path: Path) -> int:
 def test_answers_of_the_exported_graph_are_equal(
     exported: Path, checkpoint: Checkpoint, small_model: Model
 ) -> None:
-    assert answers(checkpoint, exported / GRAPH) > 20
+    assert answers(checkpoint, exported / PADDED) > 20
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from trunkline_export.parity import (
     check_signature,
     check_values,
 )
-from trunkline_export.write import GRAPH, sample_documents
+from trunkline_export.variants import PADDED
+from trunkline_export.write import sample_documents
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.data.source import load_test
 from trunkline_train.evaluate import evaluate
@@ -33,9 +34,9 @@ TEXT = "Ada Brown lives in Oslo ."
 LONG = "Ada Brown lives in Oslo . " * 30
 
 
-@pytest.fixture(scope="module")
-def model(every_exported: Path) -> Model:
-    return trunkline.load(every_exported, 1)
+@pytest.fixture(scope="module", params=["padded-fp32", "packed-fp32"])
+def model(request: pytest.FixtureRequest, every_exported: Path) -> Model:
+    return trunkline.load(every_exported, 1, graph=request.param)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def changed(every_exported: Path, tmp_path: Path) -> Callable[[Change], Path]:
     """Returns a function that writes the exported graph with a change."""
 
     def write(change: Change) -> Path:
-        proto = onnx.load(every_exported / GRAPH)
+        proto = onnx.load(every_exported / PADDED)
         change(proto)
         onnx.save(proto, tmp_path / "graph.onnx")
         return tmp_path / "graph.onnx"
@@ -61,19 +62,19 @@ def answers(checkpoint: Checkpoint, path: Path) -> int:
 
 
 def test_outputs_of_texts_have_one_row_per_text(model: Model) -> None:
-    found = {tensor.name: tensor.axes for tensor in model.bundle.graph.outputs}
-    assert [found[f"{name}.logits"] for name in TEXTS] == [
-        ("batch", "3"),
-        ("batch", "2"),
-        ("batch", "2"),
-    ]
-    assert found["ner.logits"] == ("batch", "sequence", "5")
+    padded = model.graph.layout == "padded"
+    row = ("batch",) if padded else ("rows",)
+    tokens = ("batch", "sequence") if padded else ("tokens",)
+    found = {tensor.name: tensor.axes for tensor in model.graph.outputs}
+    assert [found[f"{name}.logits"] for name in TEXTS] == [(*row, "3"), (*row, "2"), (*row, "2")]
+    assert found["ner.logits"] == (*tokens, "5")
+    assert found["qa.start_logits"] == tokens
 
 
 def test_the_exported_graph_passes(every_exported: Path, every_checkpoint: Checkpoint) -> None:
-    check_signature(read_graph(every_exported, GRAPH), every_checkpoint)
-    assert check_values(every_exported / GRAPH, every_checkpoint) < VALUE_TOLERANCE / 10
-    assert answers(every_checkpoint, every_exported / GRAPH) > 50
+    check_signature(read_graph(every_exported, PADDED, "padded", "fp32"), every_checkpoint)
+    assert check_values(every_exported / PADDED, every_checkpoint) < VALUE_TOLERANCE / 10
+    assert answers(every_checkpoint, every_exported / PADDED) > 50
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -93,7 +94,7 @@ def test_another_name_fails(
 ) -> None:
     path = changed(rename("topic.logits", "topic.scores"))
     with pytest.raises(ParityError, match=r"^outputs: expected"):
-        check_signature(read_graph(path.parent, path.name), every_checkpoint)
+        check_signature(read_graph(path.parent, path.name, "padded", "fp32"), every_checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_the_golden_file_holds_pairs_and_the_bundle_gives_them(
 
 
 def test_every_task_is_gated_on_its_own_metric(model: Model, every_checkpoint: Checkpoint) -> None:
-    gates = {gate.task: gate for gate in model.manifest.gates}
+    gates = {gate.task: gate for gate in model.manifest.gates if gate.graph == model.graph.file}
     assert {name: gates[name].metric for name in TEXTS} == {
         "topic": "accuracy",
         "names": "f1",

@@ -1,9 +1,7 @@
 """The wheel with its base dependencies alone, in a fresh environment."""
 
 import json
-import os
 import subprocess
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,25 +20,8 @@ LOADED = "import sys, trunkline; print('google.protobuf' in sys.modules)"
 
 
 @pytest.fixture(scope="module")
-def edge(root: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs a command of the edge environment, outside the checkout."""
-    folder = tmp_path_factory.mktemp("edge")
-    venv.create(folder / "venv", with_pip=True)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-    def run(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [folder / "venv" / "bin" / command, *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = run("python", "-m", "pip", "install", "-c", root / "constraints.txt", wheel)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return run
+def edge(root: Path, wheel: Path, install: Callable[..., Run]) -> Run:
+    return install("-c", root / "constraints.txt", wheel)
 
 
 def test_nothing_heavy_is_installed(edge: Run) -> None:

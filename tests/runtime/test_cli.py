@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trunkline import Model, Span, __version__
-from trunkline.bundle import Gate, open_bundle, seal
+from trunkline.bundle import open_bundle, seal
 from trunkline.cli import COMMANDS, main
 from trunkline.structure import plain
 
@@ -91,7 +91,8 @@ def test_inspect_shows_what_the_bundle_holds(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", str(bundle)]) == 0
-    first, encoder, *rest = out(capsys)
+    first, encoder, *lines = out(capsys)
+    rest = [line for line in lines if "  gate   " not in line]
     assert first.startswith(f"tiny version 1  ({bundle}, ")
     assert "bert: 1 layers, 8 wide" in encoder
     assert "rows of 128 tokens" in encoder
@@ -102,9 +103,10 @@ def test_inspect_shows_what_the_bundle_holds(
         "task     topic: text-classification  arts trade sport",
         "task     mood: text-classification  calm glad loud",
         "task     match: text-classification of pairs  same other",
-        "graph    graphs/model.onnx: padded fp32, opset 17:"
-        " ner.logits pos.logits qa.start_logits qa.end_logits topic.logits mood.logits"
+        "graph    padded-fp32: graphs/model.onnx, 0.0 MB, opset 17",
+        "         gives ner.logits pos.logits qa.start_logits qa.end_logits topic.logits mood.logits"
         " match.logits",
+        "         MatMul 11 Squeeze 5 Add 4 Mul 2 Cast 1 Gather 1 ReduceSum 1 Unsqueeze 1",
     ]
 
 
@@ -112,15 +114,19 @@ def test_inspect_shows_gates(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = shutil.copytree(bundle, tmp_path / "gated")
-    gates = tuple(
-        Gate("graphs/model.onnx", "ner", "f1", 90.0, value, 1000, value > 89, "test")
-        for value in (89.8, 70.0)
-    )
-    seal(copy, replace(open_bundle(copy).manifest, gates=gates))
+    manifest = open_bundle(copy).manifest
+    ner, pos, *others = manifest.gates
+    ner = replace(ner, value=89.8, low=-0.5, high=0.12, n=1000, agreement=99.04)
+    pos = replace(pos, value=70.0, low=-21.0, high=-19.0, n=1000, agreement=70.0, passed=False)
+    elsewhere = replace(others[0], graph="graphs/other.onnx")
+    seal(copy, replace(manifest, gates=(ner, pos, elsewhere)))
     assert main(["inspect", str(copy)]) == 0
-    assert out(capsys)[-2:] == [
-        "gate     graphs/model.onnx ner: f1 89.80 (torch 90.00, n=1000) passed",
-        "gate     graphs/model.onnx ner: f1 70.00 (torch 90.00, n=1000) FAILED",
+    assert out(capsys)[-3:] == [
+        "  gate   ner: f1 89.80 (torch 90.00, difference in [-0.50, +0.12], n=1000, 99.0 % alike)"
+        " passed",
+        "  gate   pos: f1 70.00 (torch 90.00, difference in [-21.00, -19.00], n=1000, 70.0 % alike)"
+        " FAILED",
+        "         has NOT passed the gates of all tasks: runs only if allowed",
     ]
 
 
@@ -136,10 +142,37 @@ def test_verify_tells_each_check(bundle: Path, capsys: pytest.CaptureFixture[str
     *checks, last = out(capsys)
     assert checks == [
         "hashes: 3 files as exported",
-        "graph: graphs/model.onnx loads and has every task's outputs",
-        "answers: 2 golden texts as exported",
+        "padded-fp32: 2 golden texts as exported, gates passed",
     ]
     assert last.startswith(f"{bundle} is whole (")
+
+
+def test_verify_tells_of_graphs_that_have_not_passed(
+    ungated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(ungated)]) == 0
+    assert "padded-fp32: 2 golden texts as exported, gates NOT passed" in out(capsys)
+
+
+def test_predict_runs_an_ungated_graph_only_if_told(
+    ungated: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(ungated), TEXT]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"trunkline predict: {ungated}: no graph has passed the gates of all")
+    assert main(["predict", str(ungated), TEXT, "--allow-ungated"]) == 0
+    assert json.loads(out(capsys)[0]) == model.analyze(TEXT).to_dict()
+
+
+def test_predict_runs_the_graph_that_is_named(
+    bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("padded-fp32", "graphs/model.onnx"):
+        assert main(["predict", str(bundle), TEXT, "--graph", name]) == 0
+        assert json.loads(out(capsys)[0]) == model.analyze(TEXT).to_dict()
+    assert main(["predict", str(bundle), TEXT, "--graph", "packed-int8"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("has no graph 'packed-int8'; choose one of: padded-fp32")
 
 
 def test_predict_prints_json_to_a_pipe(

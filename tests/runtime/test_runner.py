@@ -122,7 +122,8 @@ def test_a_graph_without_token_types_is_fed_none(
     assert all(same(one, other) for one, other in zip(results, wanted, strict=True))
 
 
-def test_the_bundle_names_its_graph_and_encoder(bundle: Path) -> None:
+def test_the_bundle_names_its_graph_and_encoder(model: Model, bundle: Path) -> None:
     opened = open_bundle(bundle)
-    assert opened.graph.file == "graphs/model.onnx"
+    assert model.graph.file == "graphs/model.onnx"
+    assert opened.candidates() == [model.graph]
     assert opened.encoder().max_length == opened.manifest.encoder.max_length

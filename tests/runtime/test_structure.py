@@ -67,7 +67,7 @@ def test_a_manifest_is_read_again_but_for_its_tasks(tmp_path: Any) -> None:
     manifest = open_bundle(build_tiny_bundle(tmp_path / "tiny")).manifest
     manifest = replace(
         manifest,
-        gates=(Gate("graphs/model.onnx", "ner", "f1", 90.0, 89.9, 1000, True, "test"),),
+        gates=(replace(manifest.gates[0], value=89.9, low=-0.3, n=1000),),
         provenance={"made": {"by": ["x", 1, 2.5, None, True]}},
     )
     written = json.loads(json.dumps(plain(manifest)))
@@ -75,6 +75,7 @@ def test_a_manifest_is_read_again_but_for_its_tasks(tmp_path: Any) -> None:
     assert all(isinstance(graph, Graph) for graph in manifest.graphs)
     assert isinstance(manifest.encoder, EncoderFacts)
     assert isinstance(manifest.graphs[0].inputs[0], Tensor)
+    assert all(isinstance(gate, Gate) for gate in manifest.gates)
 
 
 def test_a_whole_number_is_read_where_a_fraction_is_meant() -> None:

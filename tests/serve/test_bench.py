@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.cpu import CpuTimes, cpu_times
 from trunkline.errors import BundleError, DataError, RuntimeFault
 from trunkline_serve.bench.load import Extent, Sample, drive
-from trunkline_serve.bench.machine import CpuTimes, commit, cpu_times
+from trunkline_serve.bench.machine import commit
 from trunkline_serve.bench.report import figures, kept, table
 from trunkline_serve.bench.rounds import Round
 from trunkline_serve.bench.texts import SHORT, load_texts

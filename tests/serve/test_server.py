@@ -67,7 +67,7 @@ def test_models_are_listed_and_described(client: Client, model: Model) -> None:
     assert found.limits.max_message_bytes == 4 * 1024 * 1024
     (graph,) = found.graphs
     assert graph.serving
-    assert graph.sha256 == model.bundle.graph.sha256
+    assert graph.sha256 == model.graph.sha256
 
 
 def test_draining_answers_what_is_in_flight_and_nothing_else(host: Host, bundle: Path) -> None:
@@ -149,8 +149,9 @@ def test_the_command_serves_and_ends_on_a_signal(
         process.send_signal(number)
         _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
+    assert f"{bundle}: runs padded-fp32" in log
     assert "2 golden texts as expected" in log
-    assert len(log.splitlines()) == 4
+    assert len(log.splitlines()) == 5
     assert log.splitlines()[-1].endswith("stopped")
 
 

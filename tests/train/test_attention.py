@@ -110,10 +110,13 @@ def test_eager_attention_can_still_be_chosen() -> None:
     assert torch.allclose(run(model), before, atol=1e-5)
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_bf16_on_a_cpu_needs_matrix_units(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+@pytest.mark.parametrize(("amx", "pairs"), [(True, False), (False, True), (False, False)])
+def test_bf16_on_a_cpu_needs_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, pairs: bool
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: pairs)
     cpu = torch.device("cpu")
-    assert use_bf16("auto", cpu) == amx
+    assert use_bf16("auto", cpu) == (amx or pairs)
     assert use_bf16("bf16", cpu)
     assert not use_bf16("fp32", cpu)

@@ -2,7 +2,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, MambaConfig, PreTrainedModel, RobertaConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    FNetConfig,
+    GPT2Config,
+    MPNetConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    T5Config,
+)
 
 from tests.small import POSITIONS, Corpus, bert, save_encoder, wordpiece
 from trunkline.errors import ConfigError
@@ -27,6 +38,8 @@ SIZES = {
     "cls_token_id": 1,
     "sep_token_id": 2,
 }
+
+FNET = FNetConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, intermediate_size=16)
 
 
 def small(kind: str, layers: int) -> PreTrainedModel:
@@ -68,10 +81,33 @@ def test_dropouts_have_other_names_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_dropout_that_the_encoder_lacks_is_refused(tmp_path: Path) -> None:
-    config = MambaConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, pad_token_id=0)
-    save_encoder(tmp_path, AutoModel.from_config(config), wordpiece())
-    with pytest.raises(ConfigError, match=r"model.attention_dropout: .*'mamba' has none to set"):
+    save_encoder(tmp_path, AutoModel.from_config(FNET), wordpiece())
+    with pytest.raises(ConfigError, match=r"model.attention_dropout: .*'fnet' has none to set"):
         load_pretrained(str(tmp_path), ModelConfig(attention_dropout=0.0))
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (T5Config(), "'t5' is an encoder with a decoder; give an encoder, e.g. of type bert"),
+        (GPT2Config(), "'gpt2' is a decoder, made to go on with a text and not to read it whole"),
+        (BertConfig(is_decoder=True), "is set up as a decoder; set is_decoder to false"),
+    ],
+    ids=["encoder-decoder", "decoder", "encoder as decoder"],
+)
+def test_what_generates_text_is_refused(
+    tmp_path: Path, config: PretrainedConfig, told: str
+) -> None:
+    config.save_pretrained(tmp_path)  # refused before tokenizer and weights are looked for
+    with pytest.raises(ConfigError, match=f"^encoder '{tmp_path}'.*{told}") as caught:
+        load_pretrained(str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_encoder_that_cannot_tell_padding_is_refused(tmp_path: Path) -> None:
+    save_encoder(tmp_path, AutoModel.from_config(FNET), wordpiece())
+    with pytest.raises(ConfigError, match="'fnet' has no input attention_mask, which rows need"):
+        load_pretrained(str(tmp_path))
 
 
 KINDS = ("bert", "roberta", "electra", "distilbert", "deberta-v2")
@@ -209,5 +245,5 @@ def test_rows_without_room_are_refused(corpus: Corpus, rows: RowsConfig) -> None
 
 
 def test_positions_of_roberta_begin_after_padding() -> None:
-    config = RobertaConfig(max_position_embeddings=514)
-    assert longest_row(config, pad_id=1) == 512
+    for config in (RobertaConfig, MPNetConfig):
+        assert longest_row(config(max_position_embeddings=514), pad_id=1) == 512

@@ -13,6 +13,7 @@ from trunkline.bundle import MANIFEST, open_bundle
 from trunkline.errors import ConfigError, NotFound
 from trunkline.files import write_whole
 from trunkline.model import Model
+from trunkline.options import add_graph_options, graph_options
 from trunkline.pipeline import Pipeline
 from trunkline.tasks import TaskSpec
 from trunkline_train.config import Config, load_config
@@ -45,7 +46,7 @@ def evaluate_model(argv: Sequence[str]) -> int:
     """Runs `trunkline evaluate`."""
     options = _evaluate_options().parse_args(argv)
     config = load_config(options.config, options.set)
-    pipeline = _pipeline(options.model)
+    pipeline = _pipeline(options)
     specs = _chosen(pipeline, options.task)
     _check_tasks(specs, config, options.config)
     scores: dict[str, Scores] = {}
@@ -85,6 +86,7 @@ def _evaluate_options() -> argparse.ArgumentParser:
         "--confusion", type=Path, help="also draw confusion matrices into this folder"
     )
     _add_set(parser)
+    add_graph_options(parser)
     return parser
 
 
@@ -98,9 +100,10 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _pipeline(model: Path) -> Pipeline:
+def _pipeline(options: argparse.Namespace) -> Pipeline:
+    model = options.model
     if (model / MANIFEST).exists():
-        return Model(open_bundle(model)).pipeline
+        return Model(open_bundle(model), **graph_options(options)).pipeline
     from trunkline_train.checkpoint import load_checkpoint
 
     return load_checkpoint(model).pipeline()

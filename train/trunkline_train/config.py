@@ -10,7 +10,7 @@ from typing import Any
 
 from trunkline.errors import ConfigError
 from trunkline.kinds import find_kind
-from trunkline.structure import parse
+from trunkline.structure import parse, plain
 from trunkline.tasks import Options, check_task_name
 from trunkline_train.settings import (
     BalancingConfig,
@@ -171,6 +171,20 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     for change in changes:
         _apply(data, change)
     return parse_config(data, str(path))
+
+
+def changed(config: Config, changes: Sequence[str]) -> Config:
+    """Returns a configuration with some values replaced, as `load_config` does.
+
+    Raises:
+        ConfigError: A key is at fault; names which.
+    """
+    if not changes:
+        return config
+    data = plain(config)
+    for change in changes:
+        _apply(data, change)
+    return parse_config(data, "--set")
 
 
 def parse_config(data: Mapping[str, Any], source: str) -> Config:

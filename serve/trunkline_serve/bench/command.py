@@ -17,6 +17,7 @@ import trunkline
 from trunkline import Model
 from trunkline.errors import RuntimeFault
 from trunkline.files import write_whole
+from trunkline.options import add_graph_options, graph_options
 from trunkline_serve.bench.load import Extent
 from trunkline_serve.bench.machine import commit, describe_machine, versions
 from trunkline_serve.bench.report import figures, kept, table
@@ -46,8 +47,8 @@ def bench(argv: Sequence[str]) -> int:
         model = None
         address = given.target
         if Path(address).is_dir() or not _ADDRESS.fullmatch(address):
-            model = trunkline.load(address, given.threads)
-            address = stack.enter_context(served(Path(address), given.threads))
+            model = trunkline.load(address, given.threads, **graph_options(given))
+            address = stack.enter_context(served(Path(address), given.threads, model.graph))
         with Client(address) as client:
             description = client.describe()
         plan = _plan(given, address, model, description)
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="of one run of the graph (default: the CPUs)")
     parser.add_argument("--texts", type=Path, help="one text per line, or .jsonl with questions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_graph_options(parser)
     return parser
 
 
@@ -123,7 +125,11 @@ def _record(
         "note": _NOTE,
         "machine": describe_machine(),
         "versions": versions(),
-        "model": {"name": description.id.name, "version": description.id.version},
+        "model": {
+            "name": description.id.name,
+            "version": description.id.version,
+            "graph": next((one.file for one in description.graphs if one.serving), None),
+        },
         "settings": {
             "in_process": plan.model is not None,
             "threads": given.threads,

@@ -15,10 +15,10 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from trunkline import Document, Model
+from trunkline.cpu import cpu_times
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.bench.load import Call, Extent, Sample, drive, repeat
-from trunkline_serve.bench.machine import cpu_times
 from trunkline_serve.bench.texts import SHORT
 from trunkline_serve.client import OPTIONS
 from trunkline_serve.rpc.converters import request_to_pb

@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trunkline.bundle import Graph
 from trunkline.errors import Unavailable
 
 _STOP_SECONDS = 30
 
 
 @contextmanager
-def served(bundle: Path, threads: int | None) -> Iterator[str]:
+def served(bundle: Path, threads: int | None, graph: Graph | None = None) -> Iterator[str]:
     """Serves a bundle from a process of its own on a free port of this machine.
+
+    Args:
+        bundle: The bundle.
+        threads: Of the server.
+        graph: Which one, gated or not; None leaves it to the server.
 
     Yields:
         Its `host:port`.
@@ -25,6 +31,7 @@ def served(bundle: Path, threads: int | None) -> Iterator[str]:
     """
     command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
     command += [] if threads is None else ["--threads", str(threads)]
+    command += [] if graph is None else ["--graph", graph.file, "--allow-ungated"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield _address(process)

@@ -74,14 +74,17 @@ class MultitaskModel(nn.Module):
 
     def facts(self, max_length: int, overlap: int, pad_id: int) -> EncoderFacts:
         """Returns what a manifest says of the encoder."""
+        config = self.config
         return EncoderFacts(
-            model_type=self.config.model_type,
-            hidden_size=self.config.hidden_size,
-            layers=self.config.num_hidden_layers,
+            model_type=config.model_type,
+            hidden_size=config.hidden_size,
+            layers=config.num_hidden_layers,
             parameters=sum(parameter.numel() for parameter in self.parameters()),
             max_length=max_length,
             overlap=overlap,
             pad_id=pad_id,
+            # DistilBERT has a name of its own for it.
+            inner_size=getattr(config, "intermediate_size", getattr(config, "hidden_dim", 0)),
         )
 
 

@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
+from trunkline_train.model.architectures import check_config, check_encoder
 from trunkline_train.model.attention import install_attention
 from trunkline_train.model.dropout import quicken_dropout
 from trunkline_train.model.layers import freeze, keep_layers
@@ -24,6 +25,21 @@ from trunkline_train.settings import ModelConfig, RowsConfig
 _DROPOUTS = {
     "hidden_dropout": ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout"),
     "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+}
+# They number positions from pad_id + 1 on.
+_SHIFTED = {
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "longformer",
+    "luke",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
 }
 _TRAINED = ("checkpoint.json", "best/checkpoint.json")  # of a checkpoint, of a run
 
@@ -68,11 +84,13 @@ def load_pretrained(name: str, model: ModelConfig | None = None) -> Pretrained:
 
 def _from_hub(name: str, model: ModelConfig) -> Pretrained:
     with _one_line(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
         config = AutoConfig.from_pretrained(name)
+    check_config(config, name)
     _set_dropouts(config, model)
     with _one_line(name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
         encoder = _ready(AutoModel.from_pretrained(name, config=config))
+    check_encoder(encoder, name)
     if not getattr(tokenizer, "is_fast", False) or tokenizer.pad_token_id is None:
         raise ConfigError(f"encoder {name!r} has no fast tokenizer with padding, which rows need")
     return Pretrained(encoder, tokenizer.backend_tokenizer, tokenizer.pad_token_id)
@@ -138,8 +156,7 @@ def longest_row(config: PretrainedConfig, pad_id: int) -> int:
     RoBERTa and its kin number positions from pad_id + 1 on.
     """
     most = int(getattr(config, "max_position_embeddings", 0) or 512)
-    shifted = config.model_type in {"roberta", "xlm-roberta", "camembert"}
-    return most - pad_id - 1 if shifted else most
+    return most - pad_id - 1 if config.model_type in _SHIFTED else most
 
 
 def encoder_from_config(folder: str) -> PreTrainedModel:

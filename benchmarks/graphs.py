@@ -1,0 +1,210 @@
+"""The bars of the graphs: packed against padded, int8 against fp32, and the machine's limit.
+
+    trunkline export RUN --out BUNDLE
+    python -m benchmarks.graphs RUN BUNDLE --json benchmarks/results/graphs.json
+
+All work is done in turn, a piece of each a round; ratios are medians over rounds. Mixed traffic is
+three sentences to one question with its text, in batches of 16 to 64 rows. `default, one at a time`
+is what a user gets from onnxruntime without more thought: the padded graph, a session as it comes,
+one text a call, no padding. `padded batches` pads each batch to its longest row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from benchmarks.record import record
+from trunkline.batching import pad
+from trunkline.bundle import Bundle, open_bundle
+from trunkline.cpu import available_cpus
+from trunkline.encode import Row
+from trunkline.files import write_whole
+from trunkline.kinds import task_outputs
+from trunkline.runner import PackedRunner
+from trunkline_export.bench import graph_works, model_outputs, run_all
+from trunkline_export.packed import packed_model
+from trunkline_export.speed import (
+    Times,
+    Work,
+    arithmetic,
+    in_turn,
+    matrix_peak,
+    mixed_rows,
+    peak_of,
+    row_of,
+    tokens_of,
+)
+from trunkline_train.checkpoint import Checkpoint, load_checkpoint
+from trunkline_train.model.multitask import MultitaskModel
+
+SINGLES, PADDED, FP32, INT8 = (
+    "default, one at a time",
+    "padded batches",
+    "packed-fp32",
+    "packed-int8",
+)
+_PEAK, _LARGE, _ONE_HEAD, _ALL_HEADS = "matrix peak", "large fp32", "one head", "all heads"
+_LARGE_LENGTH, _LARGE_ROWS = 64, 32  # 2,048 tokens
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar and how its value is read off the times; `at_most` for those that are ceilings."""
+
+    name: str
+    bar: float
+    value: Callable[[Times], float]
+    at_most: bool = False
+
+
+def bars(bundle: Bundle, threads: int) -> list[Bar]:
+    """Returns the bars that the bundle's graphs can be held to."""
+    facts = bundle.manifest.encoder
+    operations = arithmetic(facts, [_large_rows(facts.max_length)])
+
+    def share_of_peak(times: Times) -> float:
+        return operations / times.best(_LARGE) / peak_of(times.best(_PEAK), threads)
+
+    return [
+        Bar("packed over padded batches, fp32", 2.0, _quicker(FP32, PADDED)),
+        Bar("packed fp32 over default, one at a time", 1.4, _quicker(FP32, SINGLES)),
+        Bar("packed int8 over default, one at a time", 3.0, _quicker(INT8, SINGLES)),
+        Bar("packed int8 over packed fp32", 1.6, _quicker(INT8, FP32)),
+        Bar("packed int8 over padded batches, fp32", 4.0, _quicker(INT8, PADDED)),
+        Bar("share of the matrix peak, fp32, 2,048 tokens", 0.7, share_of_peak),
+        Bar("all heads over one head, time", 1.1, _quicker(_ONE_HEAD, _ALL_HEADS), at_most=True),
+    ]
+
+
+def _quicker(name: str, over: str) -> Callable[[Times], float]:
+    return lambda times: times.ratio(name, over)
+
+
+def works(checkpoint: Checkpoint, bundle: Bundle, threads: int, aside: Path) -> dict[str, Work]:
+    """Returns all work that takes part."""
+    batches = mixed_rows(bundle.manifest.encoder)
+    outputs = model_outputs(bundle)
+    ours = graph_works(bundle, batches, threads)
+    padded = bundle.path / "graphs/padded-fp32.onnx"
+    large = _large_rows(bundle.manifest.encoder.max_length)
+    packed = PackedRunner(bundle.path / "graphs/packed-fp32.onnx", outputs, threads)
+    alone, one_head = _one_head(checkpoint, aside, threads)
+    return {
+        SINGLES: _plain(padded, [[row] for batch in batches for row in batch], None),
+        PADDED: _plain(padded, batches, threads),
+        FP32: ours[FP32],
+        INT8: ours[INT8],
+        _PEAK: matrix_peak(threads),
+        _LARGE: partial(run_all, packed, [large], outputs),
+        _ONE_HEAD: partial(run_all, alone, batches, one_head),
+        _ALL_HEADS: partial(run_all, packed, batches, outputs),
+    }
+
+
+def _plain(path: Path, batches: Sequence[Sequence[Row]], threads: int | None) -> Work:
+    """Returns work on the padded graph as anyone would do it; None threads are the default."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = {given.name for given in session.get_inputs()}
+
+    def work() -> None:
+        for batch in batches:
+            feed = pad(batch, 0)
+            session.run(None, {name: feed[name] for name in names})
+
+    return work
+
+
+def _one_head(checkpoint: Checkpoint, aside: Path, threads: int) -> tuple[PackedRunner, list]:
+    """Returns a runner of the same encoder with its first head alone, and that one's outputs."""
+    first = checkpoint.tasks[0]
+    model = MultitaskModel(checkpoint.model.encoder, [first], 0.0)
+    onnx.save(packed_model(model), aside / "one-head.onnx")
+    outputs = list(task_outputs(first))
+    return PackedRunner(aside / "one-head.onnx", outputs, threads), outputs
+
+
+def _large_rows(longest: int) -> list[Row]:
+    random = np.random.default_rng(1)
+    length = min(_LARGE_LENGTH, longest)
+    return [row_of(random.integers(0, 1000, length)) for _ in range(_LARGE_ROWS)]
+
+
+def judge(found: Sequence[Bar], times: Times) -> list[dict[str, object]]:
+    """Returns each bar with its value and whether it is met."""
+    judged: list[dict[str, object]] = []
+    for bar in found:
+        value = bar.value(times)
+        met = value <= bar.bar if bar.at_most else value >= bar.bar
+        judged.append({"name": bar.name, "bar": bar.bar, "value": round(value, 3), "pass": met})
+    return judged
+
+
+def show(judged: Sequence[Mapping[str, object]], speeds: Mapping[str, float]) -> str:
+    """Returns bars and speeds as text."""
+    lines = [
+        f"{row['name']!s:48}{row['value']!s:>8}  bar {row['bar']!s:<5}"
+        f" {'pass' if row['pass'] else 'SHORT'}"
+        for row in judged
+    ]
+    lines += ["", *(f"{name:28}{speed:10,.0f} tokens/s" for name, speed in speeds.items())]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints and writes the bars; fails if one is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="the checkpoint the bundle was made of")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--note", default="", help="what a reader must know")
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    given = parser.parse_args(arguments)
+    checkpoint, bundle = load_checkpoint(given.run), open_bundle(given.bundle)
+    threads = available_cpus()
+    with TemporaryDirectory() as aside:
+        todo = works(checkpoint, bundle, threads, Path(aside))
+        times = in_turn(todo, given.rounds)
+    if not times.seconds[FP32]:
+        raise SystemExit("every round was left out: too much CPU time was stolen; try again later")
+    judged = judge(bars(bundle, threads), times)
+    tokens = tokens_of(mixed_rows(bundle.manifest.encoder))
+    speeds = {name: tokens / times.best(name) for name in (SINGLES, PADDED, FP32, INT8)}
+    print(show(judged, speeds))
+    body = {
+        "note": given.note,
+        "threads": threads,
+        "rounds": {"counted": len(times.seconds[FP32]), "left_out": times.left_out},
+        "bars": judged,
+        "tokens_per_second": {name: round(speed) for name, speed in speeds.items()},
+        "peak_gflops": round(peak_of(times.best(_PEAK), threads) / 1e9, 1),
+        "seconds": {
+            name: [round(one, 5) for one in found] for name, found in times.seconds.items()
+        },
+        "gates": [vars(gate) for gate in bundle.manifest.gates],
+    }
+    head = record("benchmarks.graphs", arguments)
+    write_whole(given.json, json.dumps(head | body, indent=1) + "\n")
+    return 0 if all(row["pass"] for row in judged) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,63 @@
+"""Counts operators: a fusion that did not happen, or int8 that became fp32, fails the export."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import onnxruntime
+
+from trunkline_export.packed import fused_counts
+from trunkline_export.parity import ParityError
+from trunkline_export.trunk import read_trunk
+from trunkline_train.model.multitask import MultitaskModel
+
+_INT8_PRODUCTS = 4  # of a layer: query, key and value together; attention's output; up; down
+_PROJECTED = 1  # product more, where embeddings have another width
+
+
+def operators(path: Path) -> Counter[str]:
+    """Returns how often each operator stands in a graph as it is stored."""
+    model = onnx.load(path, load_external_data=False)
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def optimised_operators(path: Path) -> Counter[str]:
+    """Returns how often each operator stands in a graph as onnxruntime runs it on the CPU."""
+    with TemporaryDirectory() as aside:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # it warns that the file will suit this machine only
+        options.optimized_model_filepath = str(Path(aside) / "optimised.onnx")
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", "weights"
+        )
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return operators(Path(options.optimized_model_filepath))
+
+
+def check_fusions(path: Path, model: MultitaskModel, *, int8: bool = False, kept: int = 0) -> None:
+    """Counts the operators of a packed graph, before and after onnxruntime's own optimisation.
+
+    Args:
+        path: The graph.
+        model: What it was made of.
+        int8: Whether its products are int8.
+        kept: Products that stay in fp32.
+
+    Raises:
+        ParityError: There are fewer of an operator than the layers want.
+    """
+    trunk = read_trunk(model.encoder)
+    wanted = fused_counts(trunk)
+    if int8:
+        products = _INT8_PRODUCTS * len(trunk.layers)
+        products += 0 if trunk.projection is None else _PROJECTED
+        wanted["MatMulIntegerToFloat"] = products - kept
+    for when, found in (("", operators(path)), (" after onnxruntime", optimised_operators(path))):
+        for operator, count in wanted.items():
+            if found[operator] != count:
+                raise ParityError(
+                    f"{path.name}{when}: {found[operator]} of operator {operator}, not {count}"
+                )

@@ -1,0 +1,170 @@
+"""How fast graphs are: in turn, on the same rows, beside the machine's own matrix products."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+
+from trunkline.batching import pad
+from trunkline.bundle import EncoderFacts
+from trunkline.cpu import cpu_times
+from trunkline.encode import Row
+from trunkline.packing import cells, pack
+from trunkline_export.nodes import Nodes, real
+
+MOST_STOLEN = 0.10  # of the machine's time; a round above it does not count
+_PEAK = (512, 1024, 1024)  # rows, depth and columns of the product that measures the machine
+_PEAK_RUNS = 6
+_SENTENCES = 0.75  # of all rows; the others are questions with their text
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each piece of work, a column a round that counts, and the rounds left out."""
+
+    seconds: Mapping[str, Sequence[float]]
+    left_out: int
+
+    def best(self, name: str) -> float:
+        """Returns the least seconds."""
+        return min(self.seconds[name])
+
+    def ratio(self, name: str, over: str) -> float:
+        """Returns how many times quicker `name` is than `over`: the median over rounds."""
+        pairs = zip(self.seconds[over], self.seconds[name], strict=True)
+        return statistics.median(slow / quick for slow, quick in pairs)
+
+
+def in_turn(works: Mapping[str, Work], rounds: int) -> Times:
+    """Does each piece of work once a round, after one that does not count.
+
+    Rounds in which the host took more than `MOST_STOLEN` of the machine's time are left out; if
+    that would be all of them, `seconds` are empty.
+    """
+    for work in works.values():
+        work()
+    kept: dict[str, list[float]] = {name: [] for name in works}
+    left_out = 0
+    for _ in range(rounds):
+        before, found = cpu_times(), {}
+        for name, work in works.items():
+            begin = time.perf_counter()
+            work()
+            found[name] = time.perf_counter() - begin
+        if cpu_times().share_since(before) > MOST_STOLEN:
+            left_out += 1
+            continue
+        for name, seconds in found.items():
+            kept[name].append(seconds)
+    return Times(kept, left_out)
+
+
+def mixed_rows(facts: EncoderFacts, seed: int = 0) -> list[list[Row]]:
+    """Returns four batches of 16 to 64 rows: three sentences to one question with its text.
+
+    Lengths follow those of CoNLL-2003's sentences and SQuAD's questions with contexts in word
+    pieces, roughly; ids are random.
+    """
+    random = np.random.default_rng(seed)
+    return [_batch(random, count, facts.max_length) for count in random.integers(16, 65, 4)]
+
+
+def _batch(random: np.random.Generator, count: int, longest: int) -> list[Row]:
+    sentences = np.clip(random.normal(22, 10, count), 5, 60)
+    questions = np.clip(random.normal(175, 55, count), 80, longest)
+    lengths = np.where(random.random(count) < _SENTENCES, sentences, questions).astype(int)
+    return [row_of(random.integers(0, 1000, min(length, longest))) for length in lengths]
+
+
+def row_of(ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Row:
+    """Returns a row of ids, all of the text."""
+    return Row(ids, np.zeros_like(ids), 0, 0, len(ids), 0, len(ids))
+
+
+def tokens_of(batches: Sequence[Sequence[Row]]) -> int:
+    """Returns how many real tokens there are."""
+    return sum(len(row) for batch in batches for row in batch)
+
+
+def arithmetic(facts: EncoderFacts, batches: Sequence[Sequence[Row]]) -> float:
+    """Returns the operations of the encoder's matrix products on rows, real tokens alone."""
+    width = facts.hidden_size
+    per_token = 2 * facts.layers * (4 * width * width + 2 * width * facts.inner_size)
+    squares = sum(len(row) ** 2 for batch in batches for row in batch)
+    return float(per_token * tokens_of(batches) + 4 * facts.layers * width * squares)
+
+
+def matrix_peak(threads: int) -> Work:
+    """Returns work that multiplies matrices through onnxruntime on every thread; see `peak_of`."""
+    rows, depth, columns = _PEAK
+    nodes = Nodes(20)
+    weight = np.random.default_rng(0).standard_normal((depth, columns)).astype(np.float32)
+    nodes.rename(nodes.add("MatMul", "x", nodes.weight("weight", weight)), "y")
+    model = nodes.model([real("x", rows, depth)], [real("y", rows, columns)])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), _one_thread(), providers=["CPUExecutionProvider"]
+    )
+    given = {"x": np.ones((rows, depth), np.float32)}
+    pool = ThreadPoolExecutor(threads)
+
+    def work() -> None:
+        def run(_: int) -> None:
+            for _ in range(_PEAK_RUNS):
+                session.run(None, given)
+
+        list(pool.map(run, range(threads)))
+
+    return work
+
+
+def peak_of(seconds: float, threads: int) -> float:
+    """Returns the operations per second that `matrix_peak`'s work reached."""
+    rows, depth, columns = _PEAK
+    return 2.0 * rows * depth * columns * _PEAK_RUNS * threads / seconds
+
+
+def padding_share(batch: Sequence[Row]) -> float:
+    """Returns the share of padding among the tokens of a batch padded to its longest row."""
+    shape = pad(batch, 0)["input_ids"].size
+    return 1.0 - sum(map(len, batch)) / shape
+
+
+def operator_times(path: Path, rows: Sequence[Row], budget: int = 512) -> dict[str, float]:
+    """Returns the seconds that each operator of a packed graph took for rows, one thread."""
+    with TemporaryDirectory() as aside:
+        options = _one_thread()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(aside) / "profile")
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        inputs = {given.name for given in session.get_inputs()}
+        for cell in cells([len(row) for row in rows], budget):
+            feed = pack([rows[index] for index in cell.rows], cell.width).feed
+            session.run(None, {name: value for name, value in feed.items() if name in inputs})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["args"]["op_name"]] += event["dur"] / 1e6
+    return dict(times.most_common())
+
+
+def _one_thread() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options

@@ -1,0 +1,212 @@
+"""An encoder's weights as plain arrays: what the packed graphs are built of.
+
+Only encoders whose layers have the form of BERT's (Devlin et al. 2018, arXiv 1810.04805) can be
+read: learned absolute positions, attention over all tokens, normalisation behind each residual sum.
+Their attention needs to know of a token only which row it is in, so rows can be packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trunkline.errors import TrunklineError
+
+Array = NDArray[np.float32]
+_ACTIVATIONS = ("gelu", "gelu_new", "relu")
+
+
+class Unpackable(TrunklineError):
+    """An encoder that the packed graphs cannot express; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x @ weight + bias; weight [in, out], bias [out]."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer normalisation over the last axis."""
+
+    weight: Array
+    bias: Array
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer; the three products of attention read the same rows."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    output_norm: Norm
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """An encoder of BERT's form.
+
+    Attributes:
+        words: [vocabulary, width] of the word embeddings.
+        positions: [positions, width].
+        first_position: The number of a row's first position.
+        types: [2, width] of the segments; None where there are none.
+        takes_types: Whether segments are an input; if not, all tokens have the first.
+        norm: Of the summed embeddings.
+        projection: From embeddings to hidden states, where their widths differ.
+        layers: From the bottom.
+        heads: Of attention.
+        activation: Between `up` and `down`: `gelu`, `gelu_new` or `relu`.
+    """
+
+    words: Array
+    positions: Array
+    first_position: int
+    types: Array | None
+    takes_types: bool
+    norm: Norm
+    projection: Linear | None
+    layers: tuple[Layer, ...]
+    heads: int
+    activation: str
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states."""
+        return len(self.layers[0].output.bias)
+
+
+def read_trunk(encoder: PreTrainedModel) -> Trunk:
+    """Returns an encoder's weights.
+
+    Raises:
+        Unpackable: Its architecture has no packed form.
+    """
+    kind = encoder.config.model_type
+    if kind not in _READERS:
+        known = ", ".join(sorted(_READERS))
+        why = _REASONS.get(kind, "its layers are not known to be of BERT's form")
+        raise Unpackable(f"no packed graph for {kind!r}: {why}; there is one for {known}")
+    return _READERS[kind](encoder)
+
+
+def _read_bert(encoder: PreTrainedModel) -> Trunk:
+    config = encoder.config
+    if getattr(config, "position_embedding_type", "absolute") != "absolute":
+        raise Unpackable(f"no packed graph for relative positions in {config.model_type!r}")
+    embeddings = encoder.embeddings
+    projection = getattr(encoder, "embeddings_project", None)
+    return Trunk(
+        words=_array(embeddings.word_embeddings.weight),
+        positions=_array(embeddings.position_embeddings.weight),
+        first_position=_first_position(embeddings.position_embeddings),
+        types=_array(embeddings.token_type_embeddings.weight),
+        takes_types=True,
+        norm=_norm(embeddings.LayerNorm),
+        projection=None if projection is None else linear(projection),
+        layers=tuple(_bert_layer(layer) for layer in encoder.encoder.layer),
+        heads=config.num_attention_heads,
+        activation=_activation(config.model_type, config.hidden_act),
+    )
+
+
+def _first_position(positions: nn.Embedding) -> int:
+    """Returns 0; RoBERTa and its kin count from behind the position of padding."""
+    return 0 if positions.padding_idx is None else positions.padding_idx + 1
+
+
+def _bert_layer(layer: nn.Module) -> Layer:
+    attention = layer.attention
+    return Layer(
+        query=linear(attention.self.query),
+        key=linear(attention.self.key),
+        value=linear(attention.self.value),
+        output=linear(attention.output.dense),
+        attention_norm=_norm(attention.output.LayerNorm),
+        up=linear(layer.intermediate.dense),
+        down=linear(layer.output.dense),
+        output_norm=_norm(layer.output.LayerNorm),
+    )
+
+
+def _read_distilbert(encoder: PreTrainedModel) -> Trunk:
+    config, embeddings = encoder.config, encoder.embeddings
+    return Trunk(
+        words=_array(embeddings.word_embeddings.weight),
+        positions=_array(embeddings.position_embeddings.weight),
+        first_position=0,
+        types=None,
+        takes_types=False,
+        norm=_norm(embeddings.LayerNorm),
+        projection=None,
+        layers=tuple(_distilbert_layer(layer) for layer in encoder.transformer.layer),
+        heads=config.n_heads,
+        activation=_activation(config.model_type, config.activation),
+    )
+
+
+def _distilbert_layer(layer: nn.Module) -> Layer:
+    attention = layer.attention
+    return Layer(
+        query=linear(attention.q_lin),
+        key=linear(attention.k_lin),
+        value=linear(attention.v_lin),
+        output=linear(attention.out_lin),
+        attention_norm=_norm(layer.sa_layer_norm),
+        up=linear(layer.ffn.lin1),
+        down=linear(layer.ffn.lin2),
+        output_norm=_norm(layer.output_layer_norm),
+    )
+
+
+_READERS: dict[str, Callable[[PreTrainedModel], Trunk]] = {
+    "bert": _read_bert,
+    "electra": _read_bert,
+    "roberta": _read_bert,
+    "xlm-roberta": _read_bert,
+    "camembert": _read_bert,
+    "distilbert": _read_distilbert,
+}
+_REASONS = {
+    "deberta": "its attention weighs the distance of every two tokens",
+    "deberta-v2": "its attention weighs the distance of every two tokens",
+    "modernbert": "its rotary positions and local attention are not written for packed rows yet",
+}
+
+
+def linear(module: nn.Module) -> Linear:
+    """Returns a linear module's weights."""
+    assert isinstance(module, nn.Linear)
+    weight = _array(module.weight.T)
+    bias = module.bias
+    return Linear(weight, np.zeros(weight.shape[1], np.float32) if bias is None else _array(bias))
+
+
+def _norm(module: nn.Module) -> Norm:
+    assert isinstance(module, nn.LayerNorm)
+    return Norm(_array(module.weight), _array(module.bias), module.eps)
+
+
+def _array(tensor: Tensor) -> Array:
+    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+
+
+def _activation(kind: str, name: object) -> str:
+    if name not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise Unpackable(f"no packed graph for {kind!r} with activation {name!r}; known: {known}")
+    return str(name)

@@ -1,0 +1,25 @@
+"""Command line options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_graph_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--graph` and `--allow-ungated`."""
+    parser.add_argument(
+        "--graph",
+        default="auto",
+        help="of the bundle, e.g. packed-int8; default the quickest that passed its gates",
+    )
+    parser.add_argument(
+        "--allow-ungated",
+        action="store_true",
+        help="also run a graph that has not passed the gates of all tasks",
+    )
+
+
+def graph_options(given: argparse.Namespace) -> dict[str, Any]:
+    """Returns what was chosen, as `trunkline.load` takes it."""
+    return {"graph": given.graph, "allow_ungated": given.allow_ungated}

@@ -1,0 +1,96 @@
+"""An onnxruntime session on the CPU, and what can be wrong with one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from trunkline.decode.numeric import Floats
+from trunkline.errors import BundleError, ConfigError
+from trunkline.kinds import Output
+
+Feed = Mapping[str, NDArray[np.int64]]
+
+
+class Session:
+    """A graph, loaded. Thread-safe: any number of runs may go on at once.
+
+    Args:
+        path: The ONNX file.
+        takes: Names of the inputs that can be given; the graph may want fewer.
+        outputs: Outputs that the graph must have.
+        threads: Threads of one run.
+
+    Raises:
+        BundleError: The graph cannot be loaded, lacks an output or wants another input.
+        ConfigError: onnxruntime is installed twice.
+    """
+
+    def __init__(
+        self, path: Path, takes: Collection[str], outputs: Sequence[Output], threads: int
+    ) -> None:
+        _check_install()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), _options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has an exception type per status, with no base
+            reason = str(error).splitlines()[0]
+            raise BundleError(
+                path, f"onnxruntime cannot load it: {reason}", "export again"
+            ) from None
+        missing = {output.name for output in outputs} - {
+            o.name for o in self._session.get_outputs()
+        }
+        if missing:
+            raise BundleError(path, f"graph lacks output {sorted(missing)[0]!r}", "export again")
+        self._inputs = {given.name for given in self._session.get_inputs()}
+        unknown = self._inputs - set(takes)
+        if unknown:
+            raise BundleError(path, f"graph wants input {sorted(unknown)[0]!r}", "export again")
+
+    def run(self, outputs: Sequence[str], feed: Feed) -> list[Floats]:
+        """Returns the named outputs; what the graph does not take of `feed` is left out."""
+        given = {name: value for name, value in feed.items() if name in self._inputs}
+        values: list[Floats] = self._session.run(list(outputs), given)
+        return values
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # A pattern is kept for every shape that ever came; packs have a new one nearly each time.
+    options.enable_mem_pattern = False
+    # Idle threads must not take the cores from tokenising, decoding and gRPC.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Subnormal numbers, common in masked attention, are many times slower. The thread that loads
+    # the graph keeps the setting, for its own arithmetic too.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+def _check_install() -> None:
+    """Refuses two wheels of onnxruntime: they overwrite each other's files.
+
+    Raises:
+        ConfigError: Both are installed.
+    """
+    found = {_installed(name) for name in ("onnxruntime", "onnxruntime-gpu")}
+    if None not in found:
+        raise ConfigError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other;"
+            " pip uninstall both, then install the one you want"
+        )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return None
