@@ -54,7 +54,7 @@ def padded_model(model: MultitaskModel) -> onnx.ModelProto:
     use_plain_attention(model.encoder)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     # The wrapper itself must be in evaluation mode: the exporter restores the mode it finds.
-    with _quiet(), named_failure(model.config.model_type):
+    with quiet(), named_failure(model.config.model_type):
         program = torch.onnx.export(
             _Flat(model).eval(),
             tuple(torch.ones(_EXAMPLE, dtype=torch.int64) for _ in model.inputs),
@@ -151,9 +151,9 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's remarks about its own insides off the user's terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+def quiet() -> Iterator[None]:
+    """Keeps the libraries' remarks about their own insides off the user's terminal."""
+    loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -17,7 +17,7 @@ from trunkline.pipeline import Pipeline
 from trunkline.runner import Runner, open_runner
 from trunkline_export.channels import channel_sizes
 from trunkline_export.fusions import check_fusions
-from trunkline_export.graph import padded_model, read_graph, write_graphs
+from trunkline_export.graph import padded_model, quiet, read_graph, write_graphs
 from trunkline_export.packed import packed_model
 from trunkline_export.parity import check_rows, check_same_alone, check_signature, check_values
 from trunkline_export.products import Int8Products
@@ -104,12 +104,13 @@ def write_dynamic(checkpoint: Checkpoint, folder: Path) -> Graph:
     del model.graph.value_info[:]
     with TemporaryDirectory() as aside:
         onnx.save(model, Path(aside) / "fp32.onnx")
-        quantize_dynamic(
-            Path(aside) / "fp32.onnx",
-            folder / DYNAMIC,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
+        with quiet():
+            quantize_dynamic(
+                Path(aside) / "fp32.onnx",
+                folder / DYNAMIC,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+            )
     write_graphs(folder, {DYNAMIC: onnx.load(folder / DYNAMIC)}, checkpoint.tasks, "")
     return read_graph(folder, DYNAMIC, "padded", "int8-dynamic")
 

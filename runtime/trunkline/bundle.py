@@ -273,8 +273,13 @@ def _speed(graph: Graph) -> tuple[bool, bool, bool]:
 def _hashes(manifest: Manifest) -> dict[str, str]:
     hashes = {graph.file: graph.sha256 for graph in manifest.graphs} | manifest.files
     # Files that the code opens must be covered, whatever the manifest lists.
-    opened = {TOKENIZER, *(graph.golden for graph in manifest.graphs)}
+    opened = {TOKENIZER, *(file for graph in manifest.graphs for file in _beside(graph))}
     return dict.fromkeys(opened, "") | hashes
+
+
+def _beside(graph: Graph) -> tuple[str, ...]:
+    """Returns the files that are opened with a graph."""
+    return (graph.golden, graph.weights) if graph.weights else (graph.golden,)
 
 
 def _verify(folder: Path, name: str, digest: str) -> None:

@@ -97,7 +97,13 @@ def _kept(file: Path) -> dict[str, dict[str, float]]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: times for key, times in entries if _are_times(times)}
+
+
+def _are_times(times: object) -> bool:
+    """Returns whether what a file holds is seconds by graph, whoever wrote it."""
+    return isinstance(times, dict) and all(isinstance(one, int | float) for one in times.values())
 
 
 def _key(graphs: Sequence[Graph], threads: int | None) -> str:

@@ -117,8 +117,9 @@ def _describe_graph(bundle: Bundle, graph: Graph) -> list[str]:
     lines = [
         f"graph    {graph.name}: {graph.file}, {size:.1f} MB{shared}, opset {graph.opset}",
         f"         gives {' '.join(tensor.name for tensor in graph.outputs)}",
-        f"         {' '.join(f'{name} {count}' for name, count in counts)}",
     ]
+    if counts:
+        lines.append(f"         {' '.join(f'{name} {count}' for name, count in counts)}")
     if graph.keep_fp32:
         lines.append(f"         in fp32: {' '.join(graph.keep_fp32)}")
     lines += [_describe_gate(gate) for gate in bundle.manifest.gates if gate.graph == graph.file]

@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from trunkline.decode.numeric import Floats
-from trunkline.errors import BundleError, ConfigError
+from trunkline.errors import BundleError, ConfigError, RuntimeFault
 from trunkline.kinds import Output
 
 Feed = Mapping[str, NDArray[np.int64]]
@@ -35,15 +35,15 @@ class Session:
         self, path: Path, takes: Collection[str], outputs: Sequence[Output], threads: int
     ) -> None:
         _check_install()
+        self._path = path
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), _options(threads), providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime has an exception type per status, with no base
             reason = str(error).splitlines()[0]
-            raise BundleError(
-                path, f"onnxruntime cannot load it: {reason}", "export again"
-            ) from None
+            mend = f"export again, or update onnxruntime {onnxruntime.__version__}"
+            raise BundleError(path, f"onnxruntime cannot load it: {reason}", mend) from None
         missing = {output.name for output in outputs} - {
             o.name for o in self._session.get_outputs()
         }
@@ -55,9 +55,17 @@ class Session:
             raise BundleError(path, f"graph wants input {sorted(unknown)[0]!r}", "export again")
 
     def run(self, outputs: Sequence[str], feed: Feed) -> list[Floats]:
-        """Returns the named outputs; what the graph does not take of `feed` is left out."""
+        """Returns the named outputs; what the graph does not take of `feed` is left out.
+
+        Raises:
+            RuntimeFault: The graph cannot be run on it, such as a row longer than its positions.
+        """
         given = {name: value for name, value in feed.items() if name in self._inputs}
-        values: list[Floats] = self._session.run(list(outputs), given)
+        try:
+            values: list[Floats] = self._session.run(list(outputs), given)
+        except Exception as error:  # onnxruntime has an exception type per status, with no base
+            reason = str(error).splitlines()[0]
+            raise RuntimeFault(f"{self._path}: onnxruntime failed: {reason}") from None
         return values
 
 

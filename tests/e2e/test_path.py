@@ -1,6 +1,7 @@
 """The whole path by the command line, as a user walks it: each command is a process."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ PATIENCE = 120.0  # seconds, for what takes a few
 TEXT = "Ada Brown lives in Saint-Denis 😀."
 QUESTION = "Where does Ada Brown live?"
 SHORT = ["--set", "training.epochs=3"]
+FP32 = "packed-fp32"
+GRAPHS = ("padded-fp32", FP32, "packed-int8")
 
 Done = subprocess.CompletedProcess[str]
 
@@ -69,7 +72,8 @@ def walk(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Walk:
 
 @pytest.fixture(scope="module")
 def model(walk: Walk) -> Model:
-    return trunkline.load(walk.bundle, 1)
+    """The graph that every command takes on this machine: the times of one are kept for all."""
+    return trunkline.load(walk.bundle)
 
 
 def test_training_says_where_the_model_is(walk: Walk) -> None:
@@ -78,18 +82,21 @@ def test_training_says_where_the_model_is(walk: Walk) -> None:
 
 
 def test_export_says_what_it_checked(walk: Walk) -> None:
-    for told in ("graph: opset", "parity: values within", "gate ner: passed", "gate qa: passed"):
-        assert told in walk.exported
+    for graph in GRAPHS:
+        for told in ("gate ner passed: f1", "gate qa passed: f1", "written, opset 20"):
+            assert f"{graph}: {told}" in walk.exported
+    for graph in ("padded-fp32", FP32):
+        assert re.search(rf"^{graph}: \d+ annotations .* as trained$", walk.exported, re.MULTILINE)
     assert f"exported small version 3 to {walk.bundle}" in walk.exported
 
 
 def test_checkpoint_and_bundle_have_the_same_scores(
     walk: Walk, corpus: Corpus, tmp_path: Path
 ) -> None:
-    told = succeed(
-        "evaluate", walk.bundle, "--config", corpus.config, "--json", tmp_path / "scores.json"
-    )
-    report = json.loads((tmp_path / "scores.json").read_text())
+    file = tmp_path / "scores.json"
+    given = ("--config", corpus.config, "--json", file, "--graph", FP32)
+    told = succeed("evaluate", walk.bundle, *given)
+    report = json.loads(file.read_text())
     assert report["scores"] == walk.scores["scores"]
     assert report["split"] == "test"
     assert [line.split(":")[0] for line in told.splitlines() if ":" in line] == ["ner", "qa"]
@@ -105,12 +112,23 @@ def test_inspect_shows_what_the_bundle_holds(walk: Walk, model: Model) -> None:
     told = succeed("inspect", walk.bundle)
     for part in ("small version 3", "ner: token-classification", "qa: question-answering", "gate"):
         assert part in told
+    assert all(f"graph    {graph}: " in told for graph in GRAPHS)
     manifest = json.loads(succeed("inspect", walk.bundle, "--json"))
-    assert manifest["graphs"][0]["sha256"] == model.bundle.graph.sha256
+    hashes = {graph["file"]: graph["sha256"] for graph in manifest["graphs"]}
+    assert hashes[model.graph.file] == model.graph.sha256
 
 
 def test_verify_finds_the_bundle_whole(walk: Walk) -> None:
-    assert "is whole" in succeed("verify", walk.bundle)
+    told = succeed("verify", walk.bundle)
+    assert "is whole" in told
+    assert all(f"{graph}: " in told for graph in GRAPHS)
+    assert told.count("golden texts as exported, gates passed") == len(GRAPHS)
+
+
+def test_predict_gives_what_the_graph_that_is_named_gives(walk: Walk) -> None:
+    for graph in GRAPHS:
+        told = succeed("predict", walk.bundle, TEXT, "--json", "--graph", graph)
+        assert json.loads(told) == trunkline.load(walk.bundle, graph=graph).analyze(TEXT).to_dict()
 
 
 def test_predict_gives_what_the_model_gives(walk: Walk, model: Model) -> None:
@@ -132,8 +150,8 @@ def test_predict_gives_only_the_tasks_wanted(walk: Walk) -> None:
 
 
 @contextmanager
-def served(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
+def served(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0", *options]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
@@ -143,13 +161,12 @@ def served(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_served_answers_are_those_that_were_scored(
-    walk: Walk, corpus: Corpus, model: Model
-) -> None:
+def test_served_answers_are_those_that_were_scored(walk: Walk, corpus: Corpus) -> None:
+    model = trunkline.load(walk.bundle, graph=FP32)
     examples = load_test(corpus.load().tasks["qa"], "test")
     assert all(isinstance(example, AnswerExample) for example in examples)
     documents = [Document(e.context, (Question(e.question),)) for e in examples]
-    with served(walk.bundle) as (process, address):
+    with served(walk.bundle, "--graph", FP32) as (process, address):
         with Client(address) as client:
             (listed,) = client.models()
             assert (listed.name, listed.version) == ("small", 3)
@@ -200,6 +217,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a checkpoint for a bundle": (["verify", "{run}/best"], "is not a bundle"),
     "unknown command": (["pedict"], "no such command (did you mean 'predict'?)"),
     "unknown task": (["predict", "{bundle}", "a", "--task", "nor"], "(did you mean 'ner'?)"),
+    "unknown graph": (
+        ["predict", "{bundle}", "a", "--graph", "packed-int4"],
+        "has no graph 'packed-int4'; choose one of: padded-fp32, packed-fp32, packed-int8",
+    ),
     "empty question": (["predict", "{bundle}", "a", "--question", " "], "is empty"),
     "not UTF-8": (["predict", "{bundle}"], "is not "),
 }

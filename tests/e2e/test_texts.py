@@ -23,7 +23,8 @@ PAIR = "Ada Brown"
 
 @pytest.fixture(scope="module")
 def model(every_exported: Path) -> Model:
-    return trunkline.load(every_exported, 1)
+    """The graph that every command takes on this machine: the times of one are kept for all."""
+    return trunkline.load(every_exported)
 
 
 @contextmanager

@@ -9,19 +9,20 @@ import pytest
 from tests.export.changes import Change, add, drop, rename
 from trunkline import Model
 from trunkline.bundle import Graph
-from trunkline.kinds import task_outputs
+from trunkline.kinds import Output, task_outputs
 from trunkline.pipeline import Pipeline
-from trunkline.runner import OrtRunner
+from trunkline.runner import OrtRunner, PackedRunner
 from trunkline_export.graph import read_graph
 from trunkline_export.parity import (
     VALUE_TOLERANCE,
     ParityError,
     check_answers,
+    check_rows,
     check_signature,
     check_values,
     ragged_grid,
 )
-from trunkline_export.variants import PADDED
+from trunkline_export.variants import PACKED, PADDED
 from trunkline_export.write import sample_documents
 from trunkline_train.checkpoint import Checkpoint
 
@@ -94,6 +95,45 @@ def test_another_value_fails(
 ) -> None:
     with pytest.raises(ParityError, match=told):
         check_values(changed(change), checkpoint)
+
+
+def packed_runner(exported: Path, folder: Path, change: Change) -> PackedRunner:
+    """Returns a runner of the packed graph with a change."""
+    proto = onnx.load(exported / PACKED)
+    change(proto)
+    onnx.save(proto, folder / "packed.onnx")
+    outputs = [Output(name, TOKENS[name]) for name in TOKENS]
+    return PackedRunner(folder / "packed.onnx", outputs, 1)
+
+
+TOKENS = {
+    "ner.logits": ("batch", "sequence", "labels"),
+    "qa.start_logits": ("batch", "sequence"),
+    "qa.end_logits": ("batch", "sequence"),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (add("heads.tokens.bias", 0.01), "qa.end_logits: differs by 1.00e-02 at lengths"),
+        (add("embeddings.positions", 1.0), "differs by .* at lengths .64"),
+        (add("layer1.norm.bias", np.nan), "ner.logits: NaN at lengths .2"),
+    ],
+    ids=["a head", "last position", "nan"],
+)
+def test_another_value_of_the_packed_graph_fails(
+    exported: Path, checkpoint: Checkpoint, tmp_path: Path, change: Change, told: str
+) -> None:
+    with pytest.raises(ParityError, match=told):
+        check_rows(packed_runner(exported, tmp_path, change), checkpoint)
+
+
+def test_the_packed_graph_unchanged_passes(
+    exported: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    runner = packed_runner(exported, tmp_path, lambda proto: None)
+    assert check_rows(runner, checkpoint) < VALUE_TOLERANCE / 10
 
 
 def test_outputs_under_each_others_names_fail(

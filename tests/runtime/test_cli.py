@@ -104,8 +104,8 @@ def test_inspect_shows_what_the_bundle_holds(
         "task     mood: text-classification  calm glad loud",
         "task     match: text-classification of pairs  same other",
         "graph    padded-fp32: graphs/model.onnx, 0.0 MB, opset 17",
-        "         gives ner.logits pos.logits qa.start_logits qa.end_logits topic.logits mood.logits"
-        " match.logits",
+        "         gives ner.logits pos.logits qa.start_logits qa.end_logits topic.logits"
+        " mood.logits match.logits",
         "         MatMul 11 Squeeze 5 Add 4 Mul 2 Cast 1 Gather 1 ReduceSum 1 Unsqueeze 1",
     ]
 
