@@ -29,13 +29,9 @@ class _Watched(Fp32Products):
         super().__init__(nodes)
         self.watched: list[onnx.ValueInfoProto] = []
 
-    def product(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
+    def linear(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
         self._watch(name, x, parts)
-        return super().product(name, x, parts, reach)
-
-    def linear(self, name: str, x: str, parts: tuple[Linear, ...]) -> str:
-        self._watch(name, x, parts)
-        return super().linear(name, x, parts)
+        return super().linear(name, x, parts, reach)
 
     def _watch(self, name: str, x: str, parts: tuple[Linear, ...]) -> None:
         if name.endswith(_SMOOTHED):

@@ -10,7 +10,7 @@ costs nothing, since attention has to put heads in front of positions anyway.
     outputs        [tokens, ...] per token, [rows, ...] per row
 
 Built from the weights, not rewritten from an exported graph: every fusion is there because it is
-written here, and `fused_counts` says how many to find.
+written here, and `wanted_counts` says how many to find.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trunkline.kinds import Output, task_outputs
 from trunkline.tasks import TaskSpec
 from trunkline_export.nodes import Nodes, real, whole
 from trunkline_export.products import ABOVE, Fp32Products, Products
-from trunkline_export.trunk import Layer, Linear, Norm, Trunk, linear, read_trunk
+from trunkline_export.trunk import Layer, Norm, Trunk, linear, read_trunk
 from trunkline_train.model.multitask import MultitaskModel
 
 OPSET = 20
@@ -62,16 +62,27 @@ def product_names(trunk: Trunk) -> list[str]:
     return [*([] if trunk.projection is None else ["embeddings.projection"]), *names]
 
 
-def fused_counts(trunk: Trunk) -> Counter[str]:
-    """Returns how often each fused operator must stand in a graph of this trunk."""
+def wanted_counts(trunk: Trunk) -> Counter[str]:
+    """Returns how often operators must stand in a graph of this trunk.
+
+    All products but that of attention's shares have their bias inside (Gemm) or are int8, so only
+    one plain product a layer is left. `SkipLayerNormalization` must not come back: onnxruntime's
+    kernel for CPUs is several times slower than the two operators it stands for
+    (benchmarks/results/operators.json).
+    """
     layers = len(trunk.layers)
-    counts = Counter({"FusedMatMul": layers, "SkipLayerNormalization": 2 * layers})
-    if trunk.activation != "relu":
-        counts[_FUSED_ACTIVATIONS[trunk.activation]] = layers
+    counts = Counter({"FusedMatMul": layers, "MatMul": layers, "SkipLayerNormalization": 0})
+    counts["LayerNormalization"] = 2 * layers + 1
+    if trunk.activation != "relu":  # that one may become part of the product
+        counts["Gelu"] = layers
     return counts
 
 
-_FUSED_ACTIVATIONS = {"gelu": "BiasGelu", "gelu_new": "FastGelu"}
+_ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "gelu": ("Gelu", {}),
+    "gelu_new": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
+}
 
 
 @dataclass(frozen=True)
@@ -152,17 +163,14 @@ class _Encoder:
         return hidden
 
     def _layer(self, name: str, layer: Layer, hidden: str, places: _Places) -> str:
-        product = self._products.product
+        linear = self._products.linear
         context = self._attention(f"{name}.attention", layer, hidden, places)
-        summed = product(f"{name}.attention.output", context, (layer.output,))
-        hidden = self._add_and_norm(
-            f"{name}.attention", summed, hidden, layer.output, layer.attention_norm
-        )
-        inner = product(f"{name}.up", hidden, (layer.up,))
-        inner = self._activate(name, inner, layer.up)
+        summed = linear(f"{name}.attention.output", context, (layer.output,))
+        hidden = self._add_and_norm(f"{name}.attention", summed, hidden, layer.attention_norm)
+        inner = self._activate(linear(f"{name}.up", hidden, (layer.up,)))
         reach = ABOVE[self._trunk.activation]
-        summed = product(f"{name}.down", inner, (layer.down,), reach)
-        return self._add_and_norm(name, summed, hidden, layer.down, layer.output_norm)
+        summed = linear(f"{name}.down", inner, (layer.down,), reach)
+        return self._add_and_norm(name, summed, hidden, layer.output_norm)
 
     def _attention(self, name: str, layer: Layer, hidden: str, places: _Places) -> str:
         """Writes attention of rows [B, heads, W, H / heads]; returns its result, [T, H]."""
@@ -184,23 +192,16 @@ class _Encoder:
     def _as(self, width: int) -> str:
         return self._nodes.constant([-1, width])
 
-    def _add_and_norm(self, name: str, x: str, skip: str, before: Linear, norm: Norm) -> str:
-        """Writes norm(x + bias + skip), [T, H]; the bias is that of the product before."""
-        bias = self._nodes.weight(f"{name}.skip.bias", before.bias)
-        return self._nodes.fused(
-            "SkipLayerNormalization",
-            x,
-            skip,
-            *self._norm(name, norm),
-            bias,
-            epsilon=norm.epsilon,
+    def _add_and_norm(self, name: str, x: str, skip: str, norm: Norm) -> str:
+        """Writes norm(x + skip), [T, H]."""
+        summed = self._nodes.add("Add", x, skip)
+        return self._nodes.add(
+            "LayerNormalization", summed, *self._norm(name, norm), epsilon=norm.epsilon
         )
 
-    def _activate(self, name: str, x: str, before: Linear) -> str:
-        bias = self._nodes.weight(f"{name}.up.bias", before.bias)
-        if self._trunk.activation == "relu":
-            return self._nodes.add("Relu", self._nodes.add("Add", x, bias))
-        return self._nodes.fused(_FUSED_ACTIVATIONS[self._trunk.activation], x, bias)
+    def _activate(self, x: str) -> str:
+        operator, attributes = _ACTIVATIONS[self._trunk.activation]
+        return self._nodes.add(operator, x, **attributes)
 
     def _norm(self, name: str, norm: Norm) -> tuple[str, str]:
         scale = self._nodes.weight(f"{name}.norm.weight", norm.weight)

@@ -50,13 +50,8 @@ class Products(ABC):
         """Returns the rows [T, H] of a table [V, H] that ids [T] point to."""
 
     @abstractmethod
-    def product(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
-        """Returns x [T, K] times the weights of `parts` side by side, without their bias."""
-
-    def linear(self, name: str, x: str, parts: tuple[Linear, ...]) -> str:
-        """Returns `product` plus bias, [T, N of all parts]."""
-        bias = self._nodes.weight(f"{name}.bias", np.concatenate([part.bias for part in parts]))
-        return self._nodes.add("Add", self.product(name, x, parts), bias)
+    def linear(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
+        """Returns x [T, K] times the weights of `parts` side by side plus bias, [T, N of all]."""
 
 
 class Fp32Products(Products):
@@ -70,13 +65,9 @@ class Fp32Products(Products):
         """Returns the rows [T, H] of a table [V, H] that ids [T] point to."""
         return self._nodes.add("Gather", self._nodes.weight(name, table), ids)
 
-    def product(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
-        """Returns x [T, K] times the weights of `parts` side by side, without their bias."""
-        return self._nodes.add("MatMul", x, self._beside(name, parts))
-
-    def linear(self, name: str, x: str, parts: tuple[Linear, ...]) -> str:
-        """Returns `product` plus bias, [T, N of all parts], in one operator."""
-        bias = self._nodes.weight(f"{name}.bias", np.concatenate([part.bias for part in parts]))
+    def linear(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
+        """Returns x [T, K] times the weights of `parts` side by side plus bias, [T, N of all]."""
+        bias = self._nodes.weight(f"{name}.bias", _biases(parts))
         return self._nodes.add("Gemm", x, self._beside(name, parts), bias)
 
     def _beside(self, name: str, parts: tuple[Linear, ...]) -> str:
@@ -116,10 +107,14 @@ class Int8Products(Products):
         scale = add("Gather", self._nodes.weight(f"{name}.scale", scales), ids)
         return add("Mul", rows, scale)
 
-    def product(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
-        """Returns x [T, K] times the weights of `parts` side by side, without their bias."""
+    def linear(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach = EVEN) -> str:
+        """Returns x [T, K] times the weights of `parts` side by side plus bias, [T, N of all]."""
         if name in self._keep:
-            return self._fp32.product(name, x, parts)
+            return self._fp32.linear(name, x, parts)
+        bias = self._nodes.weight(f"{name}.bias", _biases(parts))
+        return self._nodes.add("Add", self._product(name, x, parts, reach), bias)
+
+    def _product(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach) -> str:
         nodes = self._nodes
         weight = np.concatenate([part.weight for part in parts], axis=1)
         if name in self._sizes:
@@ -150,9 +145,11 @@ class Int8Products(Products):
 
     def _scales(self, x: str, reach: Reach) -> str:
         add, constant = self._nodes.add, self._nodes.constant
-        above = 255 - reach.zero
-        size = x if reach.least is not None else add("Abs", x)
-        scale = add("Mul", add("ReduceMax", size, constant([1]), keepdims=1), constant(1.0 / above))
+        largest = add("ReduceMax", x, constant([1]), keepdims=1)
+        if reach.least is None:  # cheaper than the size of every value
+            below = add("Neg", add("ReduceMin", x, constant([1]), keepdims=1))
+            largest = add("Max", largest, below)
+        scale = add("Mul", largest, constant(1.0 / (255 - reach.zero)))
         least = -reach.least / reach.zero if reach.least else _LEAST_SCALE
         return add("Max", scale, constant(least))
 
@@ -165,6 +162,10 @@ class Int8Products(Products):
 
     def _byte(self, value: int) -> str:
         return self._nodes.constant(np.array(value, np.uint8))
+
+
+def _biases(parts: tuple[Linear, ...]) -> Array:
+    return np.concatenate([part.bias for part in parts])
 
 
 def quantise(values: Array, axis: int) -> tuple[NDArray[np.int8], Array]:

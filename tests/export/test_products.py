@@ -98,7 +98,7 @@ def int8_graph(part: Linear, reach: Reach = EVEN, **options: Any) -> onnx.ModelP
     """Returns a graph of one product."""
     nodes = Nodes(OPSET)
     inputs, outputs = part.weight.shape
-    product = Int8Products(nodes, **options).product("one", "x", (part,), reach)
+    product = Int8Products(nodes, **options).linear("one", "x", (part,), reach)
     nodes.rename(product, "y")
     return nodes.model([real("x", "tokens", inputs)], [real("y", "tokens", outputs)])
 
@@ -110,7 +110,7 @@ def exact(x: Floats, part: Linear, reach: Reach = EVEN) -> NDArray[np.float64]:
     scales = np.maximum(size.max(axis=1, keepdims=True) / np.float32(255 - reach.zero), least)
     rows = np.clip(np.rint(x / scales) + reach.zero, 0, 255) - reach.zero
     integers, columns = quantise(part.weight, axis=0)
-    return (rows @ integers.astype(np.float64)) * columns * scales
+    return (rows @ integers.astype(np.float64)) * columns * scales + part.bias
 
 
 @given(seeds, st.sampled_from([1e-3, 1.0, 50.0]))
@@ -122,7 +122,7 @@ def test_a_product_is_that_of_whole_numbers(seed: int, size: float) -> None:
     # A value halfway between two bytes may go either way.
     step = np.abs(x).max(axis=1, keepdims=True) / 127 * np.abs(part.weight).max()
     assert (np.abs(found - exact(x, part)) <= 2 * step).all()
-    assert (np.abs(found - x @ part.weight) <= 12 * step).all()
+    assert (np.abs(found - x @ part.weight - part.bias) <= 12 * step).all()
 
 
 @pytest.mark.parametrize("name", ABOVE)
@@ -137,12 +137,13 @@ def test_bytes_above_zero_are_finer_and_lose_nothing_below(name: str) -> None:
     assert (fine <= 24 * 0.5 * np.abs(part.weight).max() * (x.max() / 100)).all()
 
 
-def test_a_row_of_zeros_gives_zeros() -> None:
+def test_a_row_of_zeros_gives_the_bias() -> None:
     x = np.zeros((3, 24), np.float32)
     x[1] = weights(2, 1.0, (1, 24))
     for reach in (EVEN, *ABOVE.values()):
-        found = run(int8_graph(linear(1, 24, 10), reach), np.abs(x))
-        assert (found[[0, 2]] == 0).all()
+        part = linear(1, 24, 10)
+        found = run(int8_graph(part, reach), np.abs(x))
+        assert (found[[0, 2]] == part.bias).all()
         assert np.isfinite(found).all()
 
 
@@ -198,7 +199,7 @@ def test_smoothing_of_a_channel_without_values_or_weights_is_finite() -> None:
 def test_what_is_kept_is_fp32_to_the_last_bit() -> None:
     part, x = linear(4, 24, 10), weights(9, 1.0, (6, 24))
     nodes = Nodes(OPSET)
-    nodes.rename(Fp32Products(nodes).product("one", "x", (part,)), "y")
+    nodes.rename(Fp32Products(nodes).linear("one", "x", (part,)), "y")
     wanted = nodes.model([real("x", "tokens", 24)], [real("y", "tokens", 10)])
     kept = int8_graph(part, keep={"one"})
     assert np.array_equal(run(kept, x), run(wanted, x))
