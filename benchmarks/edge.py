@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     for bar in bars:
         print(f"{bar['name']:32}{bar['value']:8} bar {bar['bar']:<6}{_verdict(bar)}")
-    print(f"one text , p50: {best['p50_ms']:.2f} ms")
+    print(f"one text, p50: {best['p50_ms']:.2f} ms")
     if given.json:
         body = {"graph": given.graph, "bars": bars, "rounds": found, "asked": given.rounds}
         head = record("benchmarks.edge", arguments)
