@@ -31,7 +31,7 @@ from onnx import TensorProto, helper
 from benchmarks.record import record
 from trunkline.files import write_whole
 from trunkline_export.nodes import Nodes
-from trunkline_export.speed import Times, Work, in_turn
+from trunkline_export.speed import Times, Work, in_turn, one_thread
 
 _HEADS, _SIZE = 12, 32  # of all-MiniLM-L6-v2
 _WIDTH = _HEADS * _SIZE
@@ -50,11 +50,8 @@ PRODUCTS = "products"
 def _session(nodes: Nodes, given: dict[str, int], last: str) -> onnxruntime.InferenceSession:
     inputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in given.items()]
     output = helper.make_tensor_value_info(last, TensorProto.FLOAT, None)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
     model = nodes.model(inputs, [output]).SerializeToString()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, one_thread(), providers=["CPUExecutionProvider"])
 
 
 def attention(*, by_head: bool, masked: bool) -> onnxruntime.InferenceSession:

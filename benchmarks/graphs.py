@@ -28,11 +28,11 @@ from benchmarks.record import record
 from trunkline.batching import pad
 from trunkline.bundle import Bundle, open_bundle
 from trunkline.cpu import available_cpus
-from trunkline.encode import Row
+from trunkline.encode import Row, bare_row
 from trunkline.files import write_whole
-from trunkline.kinds import task_outputs
+from trunkline.kinds import all_outputs, task_outputs
 from trunkline.runner import PackedRunner
-from trunkline_export.bench import graph_works, model_outputs, run_all
+from trunkline_export.bench import graph_works, run_all
 from trunkline_export.packed import packed_model
 from trunkline_export.speed import (
     Times,
@@ -42,7 +42,6 @@ from trunkline_export.speed import (
     matrix_peak,
     mixed_rows,
     peak_of,
-    row_of,
     tokens_of,
 )
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
@@ -54,7 +53,7 @@ SINGLES, PADDED, FP32, INT8 = (
     "packed-fp32",
     "packed-int8",
 )
-_PEAK, _LARGE, _ONE_HEAD, _ALL_HEADS = "matrix peak", "large fp32", "one head", "all heads"
+_LARGE, _ONE_HEAD, _ALL_HEADS = "large fp32", "one head", "all heads"
 _LARGE_LENGTH, _LARGE_ROWS = 64, 32  # 2,048 tokens
 
 
@@ -74,7 +73,7 @@ def bars(bundle: Bundle, threads: int) -> list[Bar]:
     operations = arithmetic(facts, [_large_rows(facts.max_length)])
 
     def share_of_peak(times: Times) -> float:
-        return operations / times.best(_LARGE) / peak_of(times.best(_PEAK), threads)
+        return operations / times.best(_LARGE) / peak_of(times, threads)
 
     return [
         Bar("packed over padded batches, fp32", 2.0, _quicker(FP32, PADDED)),
@@ -94,7 +93,7 @@ def _quicker(name: str, over: str) -> Callable[[Times], float]:
 def works(checkpoint: Checkpoint, bundle: Bundle, threads: int, aside: Path) -> dict[str, Work]:
     """Returns all work that takes part."""
     batches = mixed_rows(bundle.manifest.encoder)
-    outputs = model_outputs(bundle)
+    outputs = all_outputs(bundle.manifest.tasks)
     ours = graph_works(bundle, batches, threads)
     padded = bundle.path / "graphs/padded-fp32.onnx"
     large = _large_rows(bundle.manifest.encoder.max_length)
@@ -105,7 +104,7 @@ def works(checkpoint: Checkpoint, bundle: Bundle, threads: int, aside: Path) -> 
         PADDED: _plain(padded, batches, threads),
         FP32: ours[FP32],
         INT8: ours[INT8],
-        _PEAK: matrix_peak(threads),
+        **matrix_peak(threads),
         _LARGE: partial(run_all, packed, [large], outputs),
         _ONE_HEAD: partial(run_all, alone, batches, one_head),
         _ALL_HEADS: partial(run_all, packed, batches, outputs),
@@ -142,7 +141,7 @@ def _one_head(checkpoint: Checkpoint, aside: Path, threads: int) -> tuple[Packed
 def _large_rows(longest: int) -> list[Row]:
     random = np.random.default_rng(1)
     length = min(_LARGE_LENGTH, longest)
-    return [row_of(random.integers(0, 1000, length)) for _ in range(_LARGE_ROWS)]
+    return [bare_row(random.integers(0, 1000, length)) for _ in range(_LARGE_ROWS)]
 
 
 def judge(found: Sequence[Bar], times: Times) -> list[dict[str, object]]:
@@ -195,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rounds": {"counted": len(times.seconds[FP32]), "left_out": times.left_out},
         "bars": judged,
         "tokens_per_second": {name: round(speed) for name, speed in speeds.items()},
-        "peak_gflops": round(peak_of(times.best(_PEAK), threads) / 1e9, 1),
+        "peak_gflops": round(peak_of(times, threads) / 1e9, 1),
         "seconds": {
             name: [round(one, 5) for one in found] for name, found in times.seconds.items()
         },

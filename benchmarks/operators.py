@@ -21,7 +21,7 @@ import onnxruntime
 from benchmarks.record import record
 from trunkline.files import write_whole
 from trunkline_export.nodes import Nodes, real
-from trunkline_export.speed import Work, in_turn
+from trunkline_export.speed import Work, in_turn, one_thread
 
 _TOKENS, _REPEATS = 512, 20
 _TOLERANCE = 1e-4
@@ -69,9 +69,7 @@ PAIRS: dict[str, tuple[int, Write, Write]] = {
 def _session(write: Write, width: int) -> onnxruntime.InferenceSession:
     nodes = Nodes(20)
     last = write(nodes, width)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options = one_thread()
     # As written: onnxruntime would fuse again.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     inputs = [real(name, "tokens", width) for name in ("x", "skip")]

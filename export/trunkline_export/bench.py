@@ -11,7 +11,7 @@ from trunkline.bundle import Bundle, Graph, open_bundle
 from trunkline.cpu import available_cpus
 from trunkline.encode import Row
 from trunkline.errors import RuntimeFault
-from trunkline.kinds import Output, task_outputs
+from trunkline.kinds import Output, all_outputs
 from trunkline.runner import Runner, open_runner
 from trunkline_export.speed import (
     MOST_STOLEN,
@@ -28,7 +28,6 @@ from trunkline_export.speed import (
 )
 
 _SHOWN = 8  # operators
-_PEAK = "matrix peak"
 
 
 def bench_graph(argv: Sequence[str]) -> int:
@@ -47,7 +46,7 @@ def bench_graph(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     bundle, threads = open_bundle(given.bundle), given.threads or available_cpus()
     batches = mixed_rows(bundle.manifest.encoder)
-    works = {_PEAK: matrix_peak(threads)} | graph_works(bundle, batches, threads)
+    works = matrix_peak(threads) | graph_works(bundle, batches, threads)
     times = in_turn(works, max(given.rounds, 1))
     if not all(times.seconds.values()):
         stolen = f"more than {MOST_STOLEN:.0%} of the CPU time was stolen in every round"
@@ -61,7 +60,7 @@ def bench_graph(argv: Sequence[str]) -> int:
 
 def graph_works(bundle: Bundle, batches: Sequence[Sequence[Row]], threads: int) -> dict[str, Work]:
     """Returns work by graph name: run all batches, one after the other."""
-    pad_id, outputs = bundle.manifest.encoder.pad_id, model_outputs(bundle)
+    pad_id, outputs = bundle.manifest.encoder.pad_id, all_outputs(bundle.manifest.tasks)
     works: dict[str, Work] = {}
     for graph in bundle.manifest.graphs:
         runner = open_runner(bundle.path / graph.file, graph.layout, pad_id, outputs, threads)
@@ -75,18 +74,13 @@ def run_all(runner: Runner, batches: Sequence[Sequence[Row]], outputs: Sequence[
         runner.run(batch, outputs)
 
 
-def model_outputs(bundle: Bundle) -> list[Output]:
-    """Returns the outputs of all tasks."""
-    return [output for spec in bundle.manifest.tasks for output in task_outputs(spec)]
-
-
 def _speeds(
     bundle: Bundle, batches: Sequence[Sequence[Row]], times: Times, threads: int
 ) -> list[str]:
     tokens = tokens_of(batches)
     names = [graph.name for graph in bundle.manifest.graphs]
     first = names[0]
-    peak = peak_of(times.best(_PEAK), threads)
+    peak = peak_of(times, threads)
     operations = arithmetic(bundle.manifest.encoder, batches)
     saved = sum(map(padding_share, batches)) / len(batches)
     lines = [

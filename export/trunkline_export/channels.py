@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from trunkline.cpu import available_cpus
 from trunkline.encode import Row
-from trunkline.packing import cells, pack
+from trunkline.packing import PACKED_INPUTS, cells, pack
+from trunkline.session import Session
 from trunkline_export.nodes import Nodes, real
 from trunkline_export.packed import packed_model
 from trunkline_export.products import EVEN, Fp32Products, Reach
 from trunkline_export.trunk import Array, Linear
 from trunkline_train.model.multitask import MultitaskModel
 
+Sizes = Mapping[str, Array]  # by product, the largest size of each channel [K] that it reads
 _BUDGET = 512  # tokens at once
 _SMOOTHED = (".attention.qkv", ".up")  # what reads normalised hidden states
 
@@ -62,15 +64,13 @@ def channel_sizes(model: MultitaskModel, rows: Sequence[Row]) -> dict[str, Array
 
 
 def _run(graph: onnx.ModelProto, rows: Sequence[Row]) -> list[tuple[str, Array]]:
+    names = [output.name for output in graph.graph.output]
+    found: list[tuple[str, Array]] = []
     with TemporaryDirectory() as aside:
         path = Path(aside) / "watched.onnx"
         onnx.save(graph, path)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        inputs = {given.name for given in session.get_inputs()}
-        names = [output.name for output in session.get_outputs()]
-        found: list[tuple[str, Array]] = []
+        session = Session(path, PACKED_INPUTS, (), available_cpus())
         for cell in cells([len(row) for row in rows], _BUDGET):
-            feed = pack([rows[index] for index in cell.rows], cell.width).feed
-            given = {name: value for name, value in feed.items() if name in inputs}
-            found += zip(names, session.run(names, given), strict=True)
-        return found
+            packed = pack([rows[index] for index in cell.rows], cell.width)
+            found += zip(names, session.run(names, packed.feed), strict=True)
+    return found

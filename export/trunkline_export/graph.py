@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trunkline.bundle import GOLDEN, Graph, Layout, Precision
 from trunkline.bundle import Tensor as TensorInfo
-from trunkline.kinds import Output, task_outputs
+from trunkline.kinds import all_outputs
 from trunkline.structure import plain
 from trunkline.tasks import TaskSpec
 from trunkline_export.families import named_failure, use_plain_attention
@@ -61,7 +61,7 @@ def padded_model(model: MultitaskModel) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=list(model.inputs),
-            output_names=[output.name for output in _outputs(model)],
+            output_names=[output.name for output in all_outputs(model.tasks)],
             dynamic_shapes=tuple(axes for _ in model.inputs),
             verbose=False,
         )
@@ -127,10 +127,6 @@ def _providers(proto: onnx.ModelProto) -> tuple[str, ...]:
     """Returns where a graph runs: everywhere, unless it has operators of onnxruntime's CPU part."""
     everywhere = all(node.domain in ("", "ai.onnx") for node in proto.graph.node)
     return ("CPUExecutionProvider", *(["CUDAExecutionProvider"] if everywhere else []))
-
-
-def _outputs(model: MultitaskModel) -> list[Output]:
-    return [output for spec in model.tasks for output in task_outputs(spec)]
 
 
 def _cleaned(proto: onnx.ModelProto) -> onnx.ModelProto:

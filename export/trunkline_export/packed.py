@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from trunkline.kinds import Output, task_outputs
+from trunkline.kinds import Output, all_outputs, task_outputs
 from trunkline.tasks import TaskSpec
 from trunkline_export.nodes import Nodes, real, whole
 from trunkline_export.products import ABOVE, Fp32Products, Products
@@ -223,7 +223,7 @@ def _heads(nodes: Nodes, model: MultitaskModel, hidden: str) -> list[onnx.ValueI
         columns = Fp32Products(nodes).linear(f"heads.{axis}", read, parts)
         outputs = [output for spec in chosen for output in _widths(spec)]
         infos += _split(nodes, columns, outputs, axis)
-    order = [output.name for spec in model.tasks for output in task_outputs(spec)]
+    order = [output.name for output in all_outputs(model.tasks)]
     return sorted(infos, key=lambda info: order.index(info.name))
 
 

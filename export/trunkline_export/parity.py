@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from trunkline.annotations import Answer, DocumentResult, Label, Span
 from trunkline.bundle import Graph
 from trunkline.decode.numeric import Floats
-from trunkline.encode import Row
+from trunkline.encode import Row, bare_row
 from trunkline.errors import TrunklineError
-from trunkline.kinds import Output, task_outputs
+from trunkline.kinds import Output, all_outputs, task_outputs
 from trunkline.pipeline import Document, Pipeline
 from trunkline.runner import Runner
 from trunkline_train.checkpoint import Checkpoint
@@ -61,7 +61,7 @@ def check_values(path: Path, checkpoint: Checkpoint) -> float:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    outputs = _all_outputs(checkpoint)
+    outputs = all_outputs(checkpoint.tasks)
     names = [output.name for output in outputs]
     reference = TorchRunner(checkpoint.model, checkpoint.pad_id)
     worst = 0.0
@@ -97,7 +97,7 @@ def check_rows(runner: Runner, checkpoint: Checkpoint) -> float:
     Raises:
         ParityError: A shape or value differs, or something is not finite.
     """
-    rows, outputs = random_rows(checkpoint), _all_outputs(checkpoint)
+    rows, outputs = random_rows(checkpoint), all_outputs(checkpoint.tasks)
     reference = TorchRunner(checkpoint.model, checkpoint.pad_id)
     worst = 0.0
     pairs = zip(rows, reference.run(rows, outputs), runner.run(rows, outputs), strict=True)
@@ -115,7 +115,7 @@ def check_same_alone(runner: Runner, checkpoint: Checkpoint) -> None:
     Raises:
         ParityError: A row's outputs are not the same to the last bit.
     """
-    rows, outputs = random_rows(checkpoint), _all_outputs(checkpoint)
+    rows, outputs = random_rows(checkpoint), all_outputs(checkpoint.tasks)
     for row, together in zip(rows, runner.run(rows, outputs), strict=True):
         (alone,) = runner.run([row], outputs)
         for name, values in together.items():
@@ -137,12 +137,8 @@ def random_rows(checkpoint: Checkpoint) -> list[Row]:
         # Padding is no token of a row: RoBERTa, for one, gives it no position.
         ids = random.integers(0, vocabulary - 1, length)
         ids += ids >= checkpoint.pad_id
-        rows.append(Row(ids, np.zeros_like(ids), 0, 0, length, 0, length))
+        rows.append(bare_row(ids))
     return rows
-
-
-def _all_outputs(checkpoint: Checkpoint) -> list[Output]:
-    return [output for spec in checkpoint.tasks for output in task_outputs(spec)]
 
 
 def check_answers(

@@ -12,25 +12,35 @@ import onnx
 from trunkline.bundle import Gate, Graph
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row
+from trunkline.kinds import all_outputs
 from trunkline.runner import PackedRunner, Runner
+from trunkline_export.channels import Sizes
 from trunkline_export.packed import product_names
 from trunkline_export.trunk import read_trunk
-from trunkline_export.variants import int8_model, model_outputs
+from trunkline_export.variants import int8_model
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.torch_runner import TorchRunner
 
 Try = Callable[[tuple[str, ...]], tuple[Graph, tuple[Gate, ...]]]
 
 
-def by_harm(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[str]:
+def by_harm(checkpoint: Checkpoint, rows: Sequence[Row], sizes: Sizes) -> list[str]:
     """Returns the names of all products, the one that harms most by being int8 first.
 
     The harm of a product is how much nearer the outputs come to the model's, in mean square over
     real rows, when it alone stays in fp32.
+
+    Args:
+        checkpoint: The trained model.
+        rows: Real ones.
+        sizes: How large channels get, by `channel_sizes`.
     """
     names = product_names(read_trunk(checkpoint.model.encoder))
     wanted = _flat(TorchRunner(checkpoint.model, checkpoint.pad_id), checkpoint, rows)
-    left = {name: _error(checkpoint, rows, wanted, name) for name in names}
+    left = {}
+    for name in names:
+        found = _int8_outputs(checkpoint, rows, sizes, name)
+        left[name] = float(np.mean((found - wanted) ** 2))
     return sorted(names, key=lambda name: left[name])
 
 
@@ -62,16 +72,15 @@ def _passing(
     return (graph, gates) if all(gate.passed for gate in gates) else None
 
 
-def _error(checkpoint: Checkpoint, rows: Sequence[Row], wanted: Floats, keep: str) -> float:
-    model = int8_model(checkpoint, rows, (keep,))
+def _int8_outputs(checkpoint: Checkpoint, rows: Sequence[Row], sizes: Sizes, keep: str) -> Floats:
+    model = int8_model(checkpoint, sizes, (keep,))
     with TemporaryDirectory() as aside:
         path = Path(aside) / "int8.onnx"
         onnx.save(model, path)
-        found = _flat(PackedRunner(path, model_outputs(checkpoint)), checkpoint, rows)
-    return float(np.mean((found - wanted) ** 2))
+        return _flat(PackedRunner(path, all_outputs(checkpoint.tasks)), checkpoint, rows)
 
 
 def _flat(runner: Runner, checkpoint: Checkpoint, rows: Sequence[Row]) -> Floats:
     """Returns all outputs of all rows as one vector."""
-    found = runner.run(rows, model_outputs(checkpoint))
+    found = runner.run(rows, all_outputs(checkpoint.tasks))
     return np.concatenate([values.ravel() for row in found for values in row.values()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections import Counter
@@ -18,13 +19,14 @@ import onnxruntime
 from trunkline.batching import pad
 from trunkline.bundle import EncoderFacts
 from trunkline.cpu import cpu_times
-from trunkline.encode import Row
+from trunkline.encode import Row, bare_row
 from trunkline.packing import cells, pack
 from trunkline_export.nodes import Nodes, real
 
 MOST_STOLEN = 0.10  # of the machine's time; a round above it does not count
-_PEAK = (512, 1024, 1024)  # rows, depth and columns of the product that measures the machine
-_PEAK_RUNS = 6
+# Rows, depth and columns of the products that measure the machine: small ones fit its caches.
+_PEAK = ((128, 384, 384), (128, 384, 1536), (512, 384, 1536), (512, 1024, 1024))
+_PEAK_RUNS = 12
 _SENTENCES = 0.75  # of all rows; the others are questions with their text
 
 Work = Callable[[], object]
@@ -85,12 +87,7 @@ def _batch(random: np.random.Generator, count: int, longest: int) -> list[Row]:
     sentences = np.clip(random.normal(22, 10, count), 5, 60)
     questions = np.clip(random.normal(175, 55, count), 80, longest)
     lengths = np.where(random.random(count) < _SENTENCES, sentences, questions).astype(int)
-    return [row_of(random.integers(0, 1000, min(length, longest))) for length in lengths]
-
-
-def row_of(ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Row:
-    """Returns a row of ids, all of the text."""
-    return Row(ids, np.zeros_like(ids), 0, 0, len(ids), 0, len(ids))
+    return [bare_row(random.integers(0, 1000, min(length, longest))) for length in lengths]
 
 
 def tokens_of(batches: Sequence[Sequence[Row]]) -> int:
@@ -106,33 +103,43 @@ def arithmetic(facts: EncoderFacts, batches: Sequence[Sequence[Row]]) -> float:
     return float(per_token * tokens_of(batches) + 4 * facts.layers * width * squares)
 
 
-def matrix_peak(threads: int) -> Work:
-    """Returns work that multiplies matrices through onnxruntime on every thread; see `peak_of`."""
-    rows, depth, columns = _PEAK
+def matrix_peak(threads: int) -> dict[str, Work]:
+    """Returns work by shape that multiplies matrices through onnxruntime on every thread.
+
+    Which shape is the quickest differs from machine to machine; see `peak_of`.
+    """
+    return {_peak_name(shape): _product(shape, threads) for shape in _PEAK}
+
+
+def peak_of(times: Times, threads: int) -> float:
+    """Returns the most operations per second that a shape of `matrix_peak` reached."""
+    return max(
+        2.0 * math.prod(shape) * _PEAK_RUNS * threads / times.best(_peak_name(shape))
+        for shape in _PEAK
+    )
+
+
+def _peak_name(shape: tuple[int, int, int]) -> str:
+    return f"matrix peak {' x '.join(map(str, shape))}"
+
+
+def _product(shape: tuple[int, int, int], threads: int) -> Work:
+    rows, depth, columns = shape
     nodes = Nodes(20)
     weight = np.random.default_rng(0).standard_normal((depth, columns)).astype(np.float32)
     nodes.rename(nodes.add("MatMul", "x", nodes.weight("weight", weight)), "y")
     model = nodes.model([real("x", rows, depth)], [real("y", rows, columns)])
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), _one_thread(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), one_thread(), providers=["CPUExecutionProvider"]
     )
     given = {"x": np.ones((rows, depth), np.float32)}
     pool = ThreadPoolExecutor(threads)
 
-    def work() -> None:
-        def run(_: int) -> None:
-            for _ in range(_PEAK_RUNS):
-                session.run(None, given)
+    def run(_: int) -> None:
+        for _ in range(_PEAK_RUNS):
+            session.run(None, given)
 
-        list(pool.map(run, range(threads)))
-
-    return work
-
-
-def peak_of(seconds: float, threads: int) -> float:
-    """Returns the operations per second that `matrix_peak`'s work reached."""
-    rows, depth, columns = _PEAK
-    return 2.0 * rows * depth * columns * _PEAK_RUNS * threads / seconds
+    return lambda: list(pool.map(run, range(threads)))
 
 
 def padding_share(batch: Sequence[Row]) -> float:
@@ -144,7 +151,7 @@ def padding_share(batch: Sequence[Row]) -> float:
 def operator_times(path: Path, rows: Sequence[Row], budget: int = 512) -> dict[str, float]:
     """Returns the seconds that each operator of a packed graph took for rows, one thread."""
     with TemporaryDirectory() as aside:
-        options = _one_thread()
+        options = one_thread()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(aside) / "profile")
         session = onnxruntime.InferenceSession(
@@ -162,7 +169,8 @@ def operator_times(path: Path, rows: Sequence[Row], budget: int = 512) -> dict[s
     return dict(times.most_common())
 
 
-def _one_thread() -> onnxruntime.SessionOptions:
+def one_thread() -> onnxruntime.SessionOptions:
+    """Returns the options of a session that runs on the thread that calls it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

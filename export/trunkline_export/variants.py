@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,11 +11,10 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from trunkline.bundle import Graph
-from trunkline.encode import Row
-from trunkline.kinds import Output, task_outputs
+from trunkline.kinds import all_outputs
 from trunkline.pipeline import Pipeline
 from trunkline.runner import Runner, open_runner
-from trunkline_export.channels import channel_sizes
+from trunkline_export.channels import Sizes
 from trunkline_export.fusions import check_fusions
 from trunkline_export.graph import padded_model, quiet, read_graph, write_graphs
 from trunkline_export.packed import packed_model
@@ -65,21 +64,21 @@ def _packed(checkpoint: Checkpoint, folder: Path) -> Graph:
 
 
 def write_int8(
-    checkpoint: Checkpoint, folder: Path, rows: Sequence[Row], keep: Collection[str] = ()
+    checkpoint: Checkpoint, folder: Path, sizes: Sizes, keep: Collection[str] = ()
 ) -> Graph:
     """Writes the packed int8 graph.
 
     Args:
         checkpoint: The trained model.
         folder: Of the bundle.
-        rows: Real ones, to see how large values get.
+        sizes: How large channels get, by `channel_sizes`.
         keep: Names of products that stay in fp32.
 
     Raises:
         Unpackable: The encoder has no packed graph.
         ParityError: A row's outputs depend on what runs beside it.
     """
-    model = int8_model(checkpoint, rows, keep)
+    model = int8_model(checkpoint, sizes, keep)
     write_graphs(folder, {INT8: model}, checkpoint.tasks, "")
     graph = read_graph(folder, INT8, "packed", "int8", keep=tuple(sorted(keep)))
     check_fusions(folder / INT8, checkpoint.model, kept=len(keep), int8=True)
@@ -87,13 +86,9 @@ def write_int8(
     return graph
 
 
-def int8_model(
-    checkpoint: Checkpoint, rows: Sequence[Row], keep: Collection[str] = ()
-) -> onnx.ModelProto:
+def int8_model(checkpoint: Checkpoint, sizes: Sizes, keep: Collection[str] = ()) -> onnx.ModelProto:
     """Returns the packed int8 graph, as `write_int8` writes it."""
-    sizes = channel_sizes(checkpoint.model, rows)
-    products = partial(Int8Products, keep=keep, sizes=sizes)
-    return packed_model(checkpoint.model, products)
+    return packed_model(checkpoint.model, partial(Int8Products, keep=keep, sizes=sizes))
 
 
 def write_dynamic(checkpoint: Checkpoint, folder: Path) -> Graph:
@@ -118,15 +113,10 @@ def write_dynamic(checkpoint: Checkpoint, folder: Path) -> Graph:
 def open_graph(checkpoint: Checkpoint, folder: Path, graph: Graph) -> Runner:
     """Returns a runner of a graph that was just written."""
     path = folder / graph.file
-    return open_runner(path, graph.layout, checkpoint.pad_id, model_outputs(checkpoint))
+    return open_runner(path, graph.layout, checkpoint.pad_id, all_outputs(checkpoint.tasks))
 
 
 def graph_pipeline(checkpoint: Checkpoint, folder: Path, graph: Graph) -> Pipeline:
     """Returns the path of a document through a graph that was just written."""
     runner = open_graph(checkpoint, folder, graph)
     return Pipeline(checkpoint.tasks, checkpoint.encoder, runner)
-
-
-def model_outputs(checkpoint: Checkpoint) -> Sequence[Output]:
-    """Returns the outputs of all tasks."""
-    return [output for spec in checkpoint.tasks for output in task_outputs(spec)]

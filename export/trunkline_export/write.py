@@ -36,6 +36,7 @@ from trunkline.golden import write_golden
 from trunkline.kinds import find_kind
 from trunkline.pipeline import Document, Question
 from trunkline_export.card import model_card
+from trunkline_export.channels import Sizes, channel_sizes
 from trunkline_export.gates import Reference, measure, references
 from trunkline_export.parity import ParityError, check_answers
 from trunkline_export.search import by_harm, smallest_keep
@@ -157,7 +158,7 @@ class _Export:
         graph, gates = self._attempt_int8(())
         if not all(gate.passed for gate in gates):
             self._say("int8 costs a task too much: looking for products to keep in fp32")
-            ranked = by_harm(self._checkpoint, self._rows)
+            ranked = by_harm(self._checkpoint, self._rows, self._sizes)
             self._say(f"they harm most: {', '.join(ranked[:4])}")
             found = smallest_keep(ranked, self._attempt_int8)
             if found is None:
@@ -174,7 +175,7 @@ class _Export:
         return graph, self._measured(graph)
 
     def _write_int8(self, keep: tuple[str, ...]) -> Graph:
-        return write_int8(self._checkpoint, self._folder, self._rows, keep)
+        return write_int8(self._checkpoint, self._folder, self._sizes, keep)
 
     def _dynamic(self) -> None:
         graph = write_dynamic(self._checkpoint, self._folder)
@@ -204,6 +205,11 @@ class _Export:
         """The rows of the sample texts."""
         pipeline = self._checkpoint.pipeline()
         return [row for one in self._documents for row in pipeline.prepare(one).rows]
+
+    @cached_property
+    def _sizes(self) -> Sizes:
+        """How large channels get on them."""
+        return channel_sizes(self._checkpoint.model, self._rows)
 
 
 def _precisions(checkpoint: Checkpoint, options: ExportOptions, say: Say) -> tuple[str, ...]:

@@ -154,9 +154,11 @@ class Bundle:
 
     def passed(self, graph: Graph) -> bool:
         """Returns whether a graph has passed the gate of every task."""
-        passed = {gate.task for gate in self.manifest.gates if gate.graph == graph.file}
-        failed = {g.task for g in self.manifest.gates if g.graph == graph.file and not g.passed}
-        return all(spec.name in passed - failed for spec in self.manifest.tasks)
+        gates = [gate for gate in self.manifest.gates if gate.graph == graph.file]
+        measured = {gate.task for gate in gates}
+        return all(gate.passed for gate in gates) and all(
+            spec.name in measured for spec in self.manifest.tasks
+        )
 
     def candidates(self, wanted: str = "auto", *, allow_ungated: bool = False) -> list[Graph]:
         """Returns the graphs that may be run, quickest first as a rule.

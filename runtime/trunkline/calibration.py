@@ -15,9 +15,9 @@ import onnxruntime
 
 from trunkline.bundle import Bundle, EncoderFacts, Graph
 from trunkline.cpu import available_cpus, cpu_model
-from trunkline.encode import Row
+from trunkline.encode import Row, bare_row
 from trunkline.files import write_whole
-from trunkline.kinds import Output, task_outputs
+from trunkline.kinds import Output, all_outputs
 from trunkline.runner import Runner, open_runner
 
 # Three sentences to one question with its text, as NER and question answering are asked together.
@@ -45,7 +45,9 @@ def quickest(
         best = min(graphs, key=lambda graph: times[graph.file])
         return best, _open(bundle, best, threads)
     runners = {graph.file: _open(bundle, graph, threads) for graph in graphs}
-    times = measure(runners, calibration_rows(bundle.manifest.encoder), _outputs(bundle))
+    times = measure(
+        runners, calibration_rows(bundle.manifest.encoder), all_outputs(bundle.manifest.tasks)
+    )
     with suppress(OSError):
         write_whole(file, json.dumps(_kept(file) | {key: times}, indent=1) + "\n")
     best = min(graphs, key=lambda graph: times[graph.file])
@@ -71,20 +73,14 @@ def calibration_rows(facts: EncoderFacts) -> list[Row]:
     """Returns rows of mixed length, none above the model's longest; always the same."""
     random = np.random.default_rng(0)
     lengths = [min(length, facts.max_length) for length in _LENGTHS]
-    return [_row(random.integers(0, 2, length)) for length in lengths]
-
-
-def _row(ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Row:
-    return Row(ids, np.zeros_like(ids), 0, 0, len(ids), 0, len(ids))
+    return [bare_row(random.integers(0, 2, length)) for length in lengths]
 
 
 def _open(bundle: Bundle, graph: Graph, threads: int | None) -> Runner:
     pad_id = bundle.manifest.encoder.pad_id
-    return open_runner(bundle.path / graph.file, graph.layout, pad_id, _outputs(bundle), threads)
-
-
-def _outputs(bundle: Bundle) -> list[Output]:
-    return [output for spec in bundle.manifest.tasks for output in task_outputs(spec)]
+    return open_runner(
+        bundle.path / graph.file, graph.layout, pad_id, all_outputs(bundle.manifest.tasks), threads
+    )
 
 
 def _file(bundle: Bundle) -> Path:

@@ -86,6 +86,11 @@ class Row:
         )
 
 
+def bare_row(ids: Ints) -> Row:
+    """Returns a row of any ids [S], no special ones and one segment: to try a graph with."""
+    return Row(ids, np.zeros_like(ids), 0, 0, len(ids), 0, len(ids))
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A text as rows, with a question in front of each or without."""

@@ -6,7 +6,7 @@ names what a kind lacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,11 @@ def task_outputs(spec: TaskSpec) -> tuple[Output, ...]:
         Output(f"{spec.name}.{suffix}", ("batch", *axes))
         for suffix, axes in find_kind(spec.kind).suffixes.items()
     )
+
+
+def all_outputs(tasks: Iterable[TaskSpec]) -> list[Output]:
+    """Returns the outputs of a graph with these tasks, in their order."""
+    return [output for spec in tasks for output in task_outputs(spec)]
 
 
 def decode(spec: TaskSpec, encoded: Encoded, values: Sequence[Mapping[str, Floats]]) -> Decoded:

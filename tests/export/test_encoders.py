@@ -21,6 +21,7 @@ from transformers import (
 )
 
 import trunkline
+from tests.export.shapes import DEBERTA_V3, MODERNBERT
 from tests.small import Corpus, save_encoder, sentences, wordpiece
 from trunkline.errors import ConfigError
 from trunkline_export.write import ExportOptions, export_bundle
@@ -72,13 +73,7 @@ def electra() -> tuple[PreTrainedModel, Tokenizer]:
 def deberta() -> tuple[PreTrainedModel, Tokenizer]:
     config = DebertaV2Config(
         **SIZES,
-        relative_attention=True,
-        position_biased_input=False,
-        pos_att_type=["p2c", "c2p"],
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        position_buckets=16,
-        type_vocab_size=0,
+        **DEBERTA_V3,
     )
     return DebertaV2Model(config), wordpiece()
 
@@ -86,12 +81,7 @@ def deberta() -> tuple[PreTrainedModel, Tokenizer]:
 def modernbert() -> tuple[PreTrainedModel, Tokenizer]:
     config = ModernBertConfig(
         **SIZES,
-        layer_types=["full_attention", "sliding_attention"],
-        local_attention=16,
-        bos_token_id=2,
-        cls_token_id=2,
-        eos_token_id=3,
-        sep_token_id=3,
+        **MODERNBERT,
     )
     return ModernBertModel(config), wordpiece()
 

@@ -21,6 +21,7 @@ from transformers import (
     RobertaConfig,
 )
 
+from tests.export.shapes import DEBERTA_V3, MODERNBERT
 from tests.small import Corpus, wordpiece
 from trunkline.decode.numeric import Floats
 from trunkline.encode import TextEncoder
@@ -71,23 +72,12 @@ FAMILIES: dict[str, PretrainedConfig] = {
     ),
     "deberta-v3": DebertaV2Config(
         **SIZES,
-        relative_attention=True,
-        position_biased_input=False,
-        pos_att_type=["p2c", "c2p"],
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        position_buckets=16,
-        type_vocab_size=0,
+        **DEBERTA_V3,
     ),
     # One layer of global and one of local attention.
     "modernbert": ModernBertConfig(
         **SIZES | {"num_hidden_layers": 2},
-        layer_types=["full_attention", "sliding_attention"],
-        local_attention=16,
-        bos_token_id=2,
-        cls_token_id=2,
-        eos_token_id=3,
-        sep_token_id=3,
+        **MODERNBERT,
     ),
 }
 

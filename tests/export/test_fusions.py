@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 
 from trunkline_export import fusions
+from trunkline_export.channels import channel_sizes
 from trunkline_export.fusions import check_fusions, operators, optimised_operators
 from trunkline_export.parity import ParityError, random_rows
 from trunkline_export.variants import INT8, PACKED, int8_model
@@ -131,7 +132,12 @@ def test_a_fusion_that_onnxruntime_undoes_fails(
 def test_products_kept_in_fp32_are_counted(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     rows = random_rows(checkpoint)[:4]
-    onnx.save(int8_model(checkpoint, rows, ("layer0.up", "layer1.attention.qkv")), path)
+    onnx.save(
+        int8_model(
+            checkpoint, channel_sizes(checkpoint.model, rows), ("layer0.up", "layer1.attention.qkv")
+        ),
+        path,
+    )
     check_fusions(path, checkpoint.model, int8=True, kept=2)
     with pytest.raises(ParityError, match="6 of operator MatMulIntegerToFloat, not 8"):
         check_fusions(path, checkpoint.model, int8=True)

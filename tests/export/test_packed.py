@@ -25,10 +25,11 @@ from tests.small import Corpus, wordpiece
 from trunkline.bundle import Graph, open_bundle
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row, TextEncoder
-from trunkline.kinds import Output
+from trunkline.kinds import Output, all_outputs
 from trunkline.runner import OrtRunner, PackedRunner, Runner
 from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_export import variants
+from trunkline_export.channels import channel_sizes
 from trunkline_export.fusions import check_fusions
 from trunkline_export.packed import packed_model
 from trunkline_export.parity import ParityError, check_rows, check_same_alone, random_rows
@@ -39,7 +40,6 @@ from trunkline_export.variants import (
     PADDED,
     int8_model,
     is_packable,
-    model_outputs,
     write_dynamic,
 )
 from trunkline_train.checkpoint import Checkpoint, Progress
@@ -94,7 +94,7 @@ def every_int8(every_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFa
     """The int8 graph of the model with tasks of every kind."""
     path = tmp_path_factory.mktemp("every") / "int8.onnx"
     rows = some_rows(every_checkpoint, (20, 64, 9, 33), 0)
-    onnx.save(int8_model(every_checkpoint, rows), path)
+    onnx.save(int8_model(every_checkpoint, channel_sizes(every_checkpoint.model, rows)), path)
     return path
 
 
@@ -109,14 +109,14 @@ def packed(
 @pytest.fixture(scope="module")
 def runners(packed: Path, every_checkpoint: Checkpoint) -> list[PackedRunner]:
     """Of one thread and of two, with packs that are small and large."""
-    outputs = model_outputs(every_checkpoint)
+    outputs = all_outputs(every_checkpoint.tasks)
     return [PackedRunner(packed, outputs, *how) for how in ((1, 512), (2, 512), (2, 40))]
 
 
 def test_packed_fp32_gives_what_torch_and_the_padded_graph_give(
     every_checkpoint: Checkpoint, every_exported: Path
 ) -> None:
-    outputs = model_outputs(every_checkpoint)
+    outputs = all_outputs(every_checkpoint.tasks)
     packed = PackedRunner(every_exported / PACKED, outputs, 1)
     padded = OrtRunner(every_exported / PADDED, every_checkpoint.pad_id, outputs, 1)
     reference = TorchRunner(every_checkpoint.model, every_checkpoint.pad_id)
@@ -131,7 +131,7 @@ def test_packed_fp32_gives_what_torch_and_the_padded_graph_give(
 def test_packed_int8_gives_nearly_what_torch_gives(
     every_checkpoint: Checkpoint, every_int8: Path
 ) -> None:
-    outputs = model_outputs(every_checkpoint)
+    outputs = all_outputs(every_checkpoint.tasks)
     rows = some_rows(every_checkpoint, [2, 64, 17, 33, 8], 3)
     wanted = TorchRunner(every_checkpoint.model, every_checkpoint.pad_id).run(rows, outputs)
     found = PackedRunner(every_int8, outputs, 1).run(rows, outputs)
@@ -151,7 +151,7 @@ def test_packed_int8_gives_nearly_what_torch_gives(
 def test_a_row_gives_the_same_bits_alone_and_in_any_company(
     every_checkpoint: Checkpoint, runners: list[PackedRunner], given_: list[int], seed: int
 ) -> None:
-    outputs = model_outputs(every_checkpoint)
+    outputs = all_outputs(every_checkpoint.tasks)
     rows = some_rows(every_checkpoint, given_, seed)
     alone = [runners[0].run([row], outputs)[0] for row in rows]
     for runner in runners:
@@ -162,7 +162,7 @@ def test_a_row_gives_the_same_bits_alone_and_in_any_company(
 def test_the_shortest_and_the_longest_rows_give_the_same_bits_too(
     every_checkpoint: Checkpoint, runners: list[PackedRunner]
 ) -> None:
-    outputs = model_outputs(every_checkpoint)
+    outputs = all_outputs(every_checkpoint.tasks)
     rows = some_rows(every_checkpoint, [2, LONGEST, 2, 16, 17, LONGEST, 2], 5)
     alone = [runners[0].run([row], outputs)[0] for row in rows]
     for runner in runners:
@@ -172,7 +172,7 @@ def test_the_shortest_and_the_longest_rows_give_the_same_bits_too(
 def test_many_rows_at_once_give_the_same_bits_too(
     every_checkpoint: Checkpoint, runners: list[PackedRunner]
 ) -> None:
-    outputs = model_outputs(every_checkpoint)
+    outputs = all_outputs(every_checkpoint.tasks)
     sizes = np.random.default_rng(1).integers(2, LONGEST + 1, 120).tolist()
     rows = some_rows(every_checkpoint, sizes, 8)
     wanted = [runners[0].run([row], outputs)[0] for row in rows]
@@ -183,7 +183,7 @@ def test_many_rows_at_once_give_the_same_bits_too(
 def test_a_row_depends_on_its_own_tokens_and_segments(
     every_checkpoint: Checkpoint, runners: list[PackedRunner]
 ) -> None:
-    outputs = model_outputs(every_checkpoint)
+    outputs = all_outputs(every_checkpoint.tasks)
     (row,) = some_rows(every_checkpoint, [20], 2)
     ids, types = row.input_ids.copy(), row.token_type_ids.copy()
     ids[-1] = (ids[-1] + 1) % every_checkpoint.model.config.vocab_size
@@ -207,7 +207,7 @@ def test_dynamic_int8_changes_with_batch_mates_and_ours_does_not(
     """Why there is an int8 of our own: a scale for the whole batch lets texts change each other."""
     monkeypatch.setattr(variants, "padded_model", lambda model: onnx.load(exported / PADDED))
     graph = write_dynamic(checkpoint, tmp_path)
-    outputs = model_outputs(checkpoint)
+    outputs = all_outputs(checkpoint.tasks)
     dynamic = OrtRunner(tmp_path / graph.file, checkpoint.pad_id, outputs, 1)
     ours = PackedRunner(quantised / INT8, outputs, 1)
     # Of one length, so that not even padding tells the batches apart.
@@ -225,7 +225,7 @@ def test_dynamic_int8_changes_with_batch_mates_and_ours_does_not(
 
 
 def test_no_rows_run_nothing(every_checkpoint: Checkpoint, runners: list[PackedRunner]) -> None:
-    assert runners[0].run([], model_outputs(every_checkpoint)) == []
+    assert runners[0].run([], all_outputs(every_checkpoint.tasks)) == []
 
 
 def test_int8_weights_take_a_byte_each(quantised: Path, checkpoint: Checkpoint) -> None:
@@ -319,7 +319,7 @@ def family(request: pytest.FixtureRequest, corpus: Corpus, tmp_path: Path) -> Ch
 def test_the_packed_graph_of_a_family_gives_what_torch_gives(
     family: Checkpoint, tmp_path: Path
 ) -> None:
-    path, outputs = tmp_path / "packed.onnx", model_outputs(family)
+    path, outputs = tmp_path / "packed.onnx", all_outputs(family.tasks)
     onnx.save(packed_model(family.model), path)
     check_fusions(path, family.model)
     runner = PackedRunner(path, outputs, 1)
@@ -335,9 +335,9 @@ def test_the_packed_graph_of_a_family_gives_what_torch_gives(
 def test_the_int8_graph_of_a_family_gives_the_same_in_any_company(
     family: Checkpoint, tmp_path: Path
 ) -> None:
-    path, outputs = tmp_path / "int8.onnx", model_outputs(family)
+    path, outputs = tmp_path / "int8.onnx", all_outputs(family.tasks)
     rows = some_rows(family, [2, 31, LONGEST, 16, 17, 5, 48], 1, types=False)
-    onnx.save(int8_model(family, rows), path)
+    onnx.save(int8_model(family, channel_sizes(family.model, rows)), path)
     check_fusions(path, family.model, int8=True)
     runner = PackedRunner(path, outputs, 1)
     check_same_alone(runner, family)

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 from trunkline.bundle import Gate, Graph, open_bundle
 from trunkline.encode import Row
+from trunkline.kinds import all_outputs
 from trunkline.runner import PackedRunner
 from trunkline_export import variants, write
+from trunkline_export.channels import channel_sizes
 from trunkline_export.gates import DROP
 from trunkline_export.packed import product_names
 from trunkline_export.search import by_harm, smallest_keep
 from trunkline_export.trunk import read_trunk
-from trunkline_export.variants import INT8, PADDED, int8_model, model_outputs
+from trunkline_export.variants import INT8, PADDED, int8_model
 from trunkline_export.write import ExportOptions, export_bundle, sample_documents
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.torch_runner import TorchRunner
@@ -83,7 +85,7 @@ def rows(checkpoint: Checkpoint) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def ranked(checkpoint: Checkpoint, rows: list[Row]) -> list[str]:
-    return by_harm(checkpoint, rows)
+    return by_harm(checkpoint, rows, channel_sizes(checkpoint.model, rows))
 
 
 def test_every_product_is_named_once(ranked: list[str], checkpoint: Checkpoint) -> None:
@@ -94,8 +96,8 @@ def test_every_product_is_named_once(ranked: list[str], checkpoint: Checkpoint) 
 
 def error(checkpoint: Checkpoint, rows: Sequence[Row], keep: Sequence[str], path: Path) -> float:
     """Returns how far the outputs of an int8 graph are from the model's, in mean square."""
-    outputs = model_outputs(checkpoint)
-    onnx.save(int8_model(checkpoint, rows, keep), path)
+    outputs = all_outputs(checkpoint.tasks)
+    onnx.save(int8_model(checkpoint, channel_sizes(checkpoint.model, rows), keep), path)
     wanted = TorchRunner(checkpoint.model, checkpoint.pad_id).run(rows, outputs)
     found = PackedRunner(path, outputs, 1).run(rows, outputs)
     pairs = [(w[o.name], f[o.name]) for w, f in zip(wanted, found, strict=True) for o in outputs]

@@ -5,21 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runtime.rows import STARTS, TOKENS, WHOLE, row
 from trunkline.batching import pad, plan, unpad
-from trunkline.encode import Row
-from trunkline.kinds import Output
 
 lengths = st.lists(st.integers(1, 128), max_size=80)
 budgets = st.integers(1, 1000)
-
-TOKENS = Output("ner.logits", ("batch", "sequence", "labels"))
-STARTS = Output("qa.start_logits", ("batch", "sequence"))
-WHOLE = Output("topic.logits", ("batch", "labels"))
-
-
-def row(length: int, seed: int = 0) -> Row:
-    ids, types = np.random.default_rng(seed).integers(1, 9, (2, length))
-    return Row(ids, types, 1, 0, length - 2, 0, length - 2)
 
 
 @given(lengths, budgets)

@@ -6,22 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runtime.rows import STARTS, TOKENS, WHOLE, row
 from trunkline.encode import Row
-from trunkline.kinds import Output
 from trunkline.packing import PACKED_INPUTS, Pack, cells, pack, unpack, width_of
 
 lengths = st.lists(st.integers(1, 256), max_size=60)
 budgets = st.integers(1, 2000)
 sizes = st.lists(st.integers(1, 48), min_size=1, max_size=10)
-
-TOKENS = Output("ner.logits", ("batch", "sequence", "labels"))
-STARTS = Output("qa.start_logits", ("batch", "sequence"))
-WHOLE = Output("topic.logits", ("batch", "labels"))
-
-
-def row(length: int, seed: int = 0) -> Row:
-    ids, types = np.random.default_rng(seed).integers(1, 9, (2, length))
-    return Row(ids, types, 1, 0, length - 2, 0, length - 2)
 
 
 def packed(given_: list[int]) -> tuple[list[Row], Pack, int]:
