@@ -18,7 +18,7 @@ from trunkline.cpu import available_cpus, cpu_model
 from trunkline.encode import Row, bare_row
 from trunkline.files import write_whole
 from trunkline.kinds import Output, all_outputs
-from trunkline.runner import Runner, open_runner
+from trunkline.runner import Runner, ServingRunner, open_runner
 
 # Three sentences to one question with its text, as NER and question answering are asked together.
 _LENGTHS = (*range(8, 44, 3), 110, 150, 190, 240)
@@ -27,7 +27,7 @@ _ROUNDS = 3
 
 def quickest(
     bundle: Bundle, graphs: Sequence[Graph], threads: int | None = None
-) -> tuple[Graph, Runner]:
+) -> tuple[Graph, ServingRunner]:
     """Returns the quickest of some graphs on this machine, loaded.
 
     Of several, each runs the same rows a few times in turn. The times are kept in a file beside the
@@ -76,7 +76,7 @@ def calibration_rows(facts: EncoderFacts) -> list[Row]:
     return [bare_row(random.integers(0, 2, length)) for length in lengths]
 
 
-def _open(bundle: Bundle, graph: Graph, threads: int | None) -> Runner:
+def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ServingRunner:
     pad_id = bundle.manifest.encoder.pad_id
     return open_runner(
         bundle.path / graph.file, graph.layout, pad_id, all_outputs(bundle.manifest.tasks), threads

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trunkline.bundle import Bundle, Gate, Graph, open_bundle
 from trunkline.errors import InvalidInput
-from trunkline.model import Model, load
+from trunkline.model import load, open_model
 from trunkline.options import add_graph_options, graph_options
 from trunkline.structure import plain
 
@@ -43,7 +43,7 @@ def verify(argv: Sequence[str]) -> int:
     bundle = open_bundle(options.bundle)
     print(f"hashes: {len(bundle.manifest.graphs) + len(bundle.manifest.files)} files as exported")
     for graph in bundle.manifest.graphs:
-        count = Model(bundle, graph=graph.file, allow_ungated=True).self_test()
+        count = open_model(bundle, graph=graph.file, allow_ungated=True).self_test()
         gates = "passed" if bundle.passed(graph) else "NOT passed"
         print(f"{graph.name}: {count} golden texts as exported, gates {gates}")
     print(f"{bundle.path} is whole ({time.perf_counter() - begin:.1f} s)")

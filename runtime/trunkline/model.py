@@ -7,45 +7,32 @@ from pathlib import Path
 from typing import overload
 
 from trunkline.annotations import DocumentResult
-from trunkline.bundle import Bundle, Manifest, open_bundle
+from trunkline.bundle import Bundle, Graph, Manifest, open_bundle
 from trunkline.calibration import quickest
 from trunkline.golden import check_golden
 from trunkline.pipeline import Document, Pipeline, as_documents
+from trunkline.runner import ServingRunner
 
 AnyDocument = str | Document
 
 
 class Model:
-    """A bundle with one of its graphs in onnxruntime. Thread-safe.
+    """A bundle with one of its graphs. Thread-safe. Usually made by `load`.
 
     Args:
         bundle: An opened bundle.
-        threads: Threads to compute with; by default the CPUs this process may use.
-        graph: A graph's name, e.g. `packed-int8`, or file. `auto` takes the quickest that passed
-            its gates: where there are several, a short run decides once, and is kept beside the
-            bundle.
-        allow_ungated: Also take a graph that has not passed the gates of all tasks.
+        graph: The graph that runs.
+        runner: Runs it.
 
     Attributes:
-        bundle: The bundle.
-        graph: The graph that runs.
-        pipeline: The path of a document through it.
-
-    Raises:
-        BundleError: The graph cannot be loaded, or there is none that may be.
+        bundle, graph, runner: As given.
+        pipeline: The path of a document through them.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        threads: int | None = None,
-        *,
-        graph: str = "auto",
-        allow_ungated: bool = False,
-    ) -> None:
+    def __init__(self, bundle: Bundle, graph: Graph, runner: ServingRunner) -> None:
         self.bundle = bundle
-        candidates = bundle.candidates(graph, allow_ungated=allow_ungated)
-        self.graph, runner = quickest(bundle, candidates, threads)
+        self.graph = graph
+        self.runner = runner
         self.pipeline = Pipeline(bundle.manifest.tasks, bundle.encoder(), runner)
 
     @property
@@ -123,10 +110,35 @@ def load(
     Args:
         path: The bundle's folder.
         threads: Threads to compute with; by default the CPUs this process may use.
-        graph: Which of its graphs, as in `Model`.
+        graph: Which of its graphs, as in `open_model`.
         allow_ungated: Also a graph that has not passed the gates of all tasks.
 
     Raises:
         BundleError: The bundle is missing, broken or altered, or no graph may be run.
     """
-    return Model(open_bundle(path), threads, graph=graph, allow_ungated=allow_ungated)
+    return open_model(open_bundle(path), threads, graph=graph, allow_ungated=allow_ungated)
+
+
+def open_model(
+    bundle: Bundle,
+    threads: int | None = None,
+    *,
+    graph: str = "auto",
+    allow_ungated: bool = False,
+) -> Model:
+    """Loads a graph of a bundle into onnxruntime.
+
+    Args:
+        bundle: An opened bundle.
+        threads: Threads to compute with; by default the CPUs this process may use.
+        graph: A graph's name, e.g. `packed-int8`, or file. `auto` takes the quickest that passed
+            its gates: where there are several, a short run decides once, and is kept beside the
+            bundle.
+        allow_ungated: Also take a graph that has not passed the gates of all tasks.
+
+    Raises:
+        BundleError: The graph cannot be loaded, or there is none that may be.
+    """
+    candidates = bundle.candidates(graph, allow_ungated=allow_ungated)
+    chosen, runner = quickest(bundle, candidates, threads)
+    return Model(bundle, chosen, runner)

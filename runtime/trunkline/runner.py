@@ -15,10 +15,11 @@ from trunkline.cpu import available_cpus
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row
 from trunkline.kinds import Output
-from trunkline.packing import PACKED_INPUTS, Pack, cells, pack, unpack
+from trunkline.packing import PACKED_INPUTS, Pack, cells, pack, unpack, width_of
 from trunkline.session import Session
 
 RowOutputs = Mapping[str, Floats]
+_PADDED_TOKENS = 2048  # of one batch of a padded graph
 
 
 class Runner(Protocol):
@@ -26,6 +27,26 @@ class Runner(Protocol):
 
     def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[RowOutputs]:
         """Returns for each row its outputs by name: [S, ...] without padding, or one for all."""
+        ...
+
+
+class ServingRunner(Runner, Protocol):
+    """A runner that many callers share, with what a scheduler must know of it.
+
+    Attributes:
+        lanes: Runs that may go on at once, a thread each.
+        budget: Real tokens that one run should have at most; a longer row runs alone.
+    """
+
+    lanes: int
+    budget: int
+
+    def group(self, length: int) -> int:
+        """Returns the group of a row of this length: rows of one group run well together."""
+        ...
+
+    def computed(self, lengths: Sequence[int]) -> int:
+        """Returns the tokens that are computed for rows of one run, padding included."""
         ...
 
 
@@ -37,14 +58,25 @@ class PaddedRunner:
         budget: Most tokens in one batch, padding included.
     """
 
-    def __init__(self, pad_id: int, budget: int = 2048) -> None:
+    lanes = 1  # a run has all threads
+
+    def __init__(self, pad_id: int, budget: int = _PADDED_TOKENS) -> None:
         self._pad_id = pad_id
-        self._budget = budget
+        self.budget = budget
+
+    def group(self, length: int) -> int:
+        """Returns the group of a row: there is but one, since `run` sorts rows by length."""
+        return 0
+
+    def computed(self, lengths: Sequence[int]) -> int:
+        """Returns the tokens of the batches that `run` makes of rows, padding included."""
+        batches = plan(lengths, self.budget)
+        return sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
 
     def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[RowOutputs]:
         """Returns for each row its outputs by name: [S, ...] without padding, or one for all."""
         results: list[RowOutputs] = [{}] * len(rows)
-        for batch in plan([len(row) for row in rows], self._budget):
+        for batch in plan([len(row) for row in rows], self.budget):
             chosen = [rows[index] for index in batch]
             values = self.forward(pad(chosen, self._pad_id), [output.name for output in outputs])
             for index, result in zip(batch, unpad(chosen, outputs, values), strict=True):
@@ -109,15 +141,24 @@ class PackedRunner:
         budget: int = 512,
     ) -> None:
         self._session = Session(path, PACKED_INPUTS, outputs, 1)
-        self._budget = budget
-        self._threads = ThreadPoolExecutor(threads or available_cpus(), "trunkline-run")
+        self.lanes = threads or available_cpus()
+        self.budget = budget
+        self._threads = ThreadPoolExecutor(self.lanes, "trunkline-run")
+
+    def group(self, length: int) -> int:
+        """Returns the group of a row: the width of its attention."""
+        return width_of(length)
+
+    def computed(self, lengths: Sequence[int]) -> int:
+        """Returns the rows' own tokens: there is no padding but inside attention."""
+        return sum(lengths)
 
     def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[RowOutputs]:
         """Returns for each row its outputs by name: [S, ...] without padding, or one for all."""
         results: list[RowOutputs] = [{}] * len(rows)
         packs = [
             (cell, pack([rows[index] for index in cell.rows], cell.width))
-            for cell in cells([len(row) for row in rows], self._budget)
+            for cell in cells([len(row) for row in rows], self.budget)
         ]
         for (cell, packed), values in zip(
             packs, self._run_all([packed for _, packed in packs], outputs), strict=True
@@ -137,7 +178,7 @@ class PackedRunner:
 
 def open_runner(
     path: Path, layout: str, pad_id: int, outputs: Sequence[Output], threads: int | None = None
-) -> Runner:
+) -> ServingRunner:
     """Returns the runner of a graph's layout, `padded` or `packed`.
 
     Raises:

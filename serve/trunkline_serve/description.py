@@ -103,9 +103,9 @@ def _graphs(model: Model) -> tuple[Graph, ...]:
 
 def _limits(model: Model, settings: Settings) -> Limits:
     return Limits(
-        max_text_bytes=settings.max_text_bytes,
-        max_documents=settings.max_documents,
-        max_questions=settings.max_questions,
+        max_text_bytes=settings.limits.max_text_bytes,
+        max_documents=settings.limits.max_documents,
+        max_questions=settings.limits.max_questions,
         max_question_tokens=model.pipeline.encoder.max_question_tokens,
-        max_message_bytes=settings.max_message_bytes,
+        max_message_bytes=settings.limits.max_message_bytes,
     )

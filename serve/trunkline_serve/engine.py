@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +12,21 @@ from time import monotonic, perf_counter_ns
 from typing import TypeVar
 
 from trunkline import Document, DocumentResult, Model
+from trunkline.encode import Row
 from trunkline.errors import (
-    BundleError,
     DeadlinePassed,
     InvalidInput,
     NotFound,
     Overloaded,
     Unavailable,
 )
+from trunkline.kinds import all_outputs
 from trunkline.pipeline import Pipeline, Prepared
-from trunkline_serve.batcher import Batcher, Ran
+from trunkline.runner import RowOutputs
+from trunkline_serve.events import Answered, Everyone, Failed, Timing
 from trunkline_serve.limits import check_count, check_documents
+from trunkline_serve.models import Registry
+from trunkline_serve.scheduler import Computing, Ran
 from trunkline_serve.settings import Settings
 
 T = TypeVar("T")
@@ -30,18 +35,14 @@ T = TypeVar("T")
 # hundred: below this size the hop would cost more than it frees the event loop.
 _INLINE_BYTES = 1024
 _LEAST_RETRY = 0.1  # seconds
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Where a call's time went, in nanoseconds, and its real tokens, special ones included."""
-
-    total_ns: int
-    encode_ns: int
-    queue_ns: int
-    compute_ns: int
-    decode_ns: int
-    tokens: int
+_REASONS: dict[type[BaseException], str] = {
+    InvalidInput: "INVALID_INPUT",
+    NotFound: "NOT_FOUND",
+    Overloaded: "OVERLOADED",
+    Unavailable: "UNAVAILABLE",
+    DeadlinePassed: "DEADLINE_PASSED",
+    asyncio.CancelledError: "CANCELLED",
+}
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,55 @@ class Analysis:
     timing: Timing
 
 
+@dataclass(frozen=True)
+class Inference:
+    """The outputs of each row of a call, the model that gave them, and the timing."""
+
+    model: Model
+    outputs: list[RowOutputs]
+    timing: Timing
+
+
+class _Call:
+    """One call on its way: what it is about, and when it passed which stage."""
+
+    def __init__(self, model: str, documents: int) -> None:
+        self.model = model
+        self.documents = documents
+        self.begin = self.encoded = self.computed = perf_counter_ns()
+        self.stage = "admission"
+
+    def timing(self, ran: Ran, rows: Sequence[Row]) -> Timing:
+        """Returns where the time went until now."""
+        end = perf_counter_ns()
+        return Timing(
+            total_ns=end - self.begin,
+            encode_ns=self.encoded - self.begin,
+            queue_ns=ran.queue_ns,
+            compute_ns=ran.compute_ns,
+            decode_ns=end - self.computed,
+            tokens=sum(len(row) for row in rows),
+        )
+
+
 class Engine:
     """Analyses the documents of concurrent calls, in shared batches. Belongs to one event loop.
 
     Args:
-        models: At least one; a name may come in several versions.
+        computing: Computes rows; stays the caller's to close.
         settings: The limits.
+        events: Told of every call.
 
-    Raises:
-        BundleError: Two models have the same name and version.
+    Attributes:
+        settings, events: As given.
+        models: What is served; add to it what shall be.
     """
 
-    def __init__(self, models: Sequence[Model], settings: Settings) -> None:
+    def __init__(self, computing: Computing, settings: Settings, events: Everyone) -> None:
         self.settings = settings
-        self._models = _by_version(models)
-        self._batchers = {
-            model: Batcher(model.pipeline.runner.run, settings.batch_tokens) for model in models
-        }
+        self.events = events
+        self.models = Registry()
+        self._computing = computing
         self._apart = ThreadPoolExecutor(1, thread_name_prefix="trunkline-text")
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -77,33 +110,23 @@ class Engine:
         self._draining = False
 
     @property
-    def models(self) -> list[Model]:
-        """All models, by name, then version."""
-        return [self._models[key] for key in sorted(self._models)]
-
-    @property
     def in_flight(self) -> int:
         """Documents that have no answer yet."""
         return self._in_flight
 
-    def find(self, name: str, version: int) -> Model:
-        """Returns a model; an empty name means the only one, version 0 the newest.
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait to be computed."""
+        return self._computing.queued_tokens
 
-        Raises:
-            InvalidInput: The name is empty and there are several.
-            NotFound: There is no such model or version.
-        """
-        names = {known for known, _ in self._models}
-        if not name and len(names) > 1:
-            known = ", ".join(sorted(names))
-            raise InvalidInput("model", f"is empty; say which model is meant; known: {known}")
-        name = name or next(iter(names))
-        if name not in names:
-            raise NotFound("model", name, names)
-        versions = [known for model, known in self._models if model == name]
-        if version and version not in versions:
-            raise NotFound(f"version of model {name}", str(version), map(str, versions))
-        return self._models[name, version or max(versions)]
+    @property
+    def draining(self) -> bool:
+        """Whether new calls are refused."""
+        return self._draining
+
+    def expected_wait(self) -> float:
+        """Returns the seconds that a call made now should wait."""
+        return self._computing.expected_wait()
 
     async def analyze(
         self,
@@ -117,8 +140,8 @@ class Engine:
 
         Args:
             documents: At least one, within the limits of the settings.
-            model: Its name, as in `find`.
-            version: Its version, as in `find`.
+            model: Its name, as in `Registry.find`.
+            version: Its version, as in `Registry.find`.
             deadline: On `time.monotonic`'s clock; None for none.
 
         Raises:
@@ -129,32 +152,73 @@ class Engine:
             DeadlinePassed: It did while the call was queued.
             RuntimeFault: The model gave NaN.
         """
-        begin = perf_counter_ns()
-        if self._draining:
-            raise Unavailable("the server is shutting down")
-        check_count(documents, self.settings)
-        chosen = self.find(model, version)
-        batcher, pipeline = self._batchers[chosen], chosen.pipeline
-        with self._permits(len(documents), batcher):
-            size = check_documents(documents, self.settings)
-            prepared = await self._work(size, lambda: _prepare(pipeline, documents))
-            encoded = perf_counter_ns()
-            _check_deadline(deadline, batcher)
-            rows = [row for one in prepared for row in one.rows]
-            outputs = list(dict.fromkeys(output for one in prepared for output in one.outputs))
-            ran = await batcher.submit(rows, outputs, deadline)
-            computed = perf_counter_ns()
-            results = await self._work(size, lambda: _finish(pipeline, prepared, ran))
-        end = perf_counter_ns()
-        timing = Timing(
-            total_ns=end - begin,
-            encode_ns=encoded - begin,
-            queue_ns=ran.queue_ns,
-            compute_ns=ran.compute_ns,
-            decode_ns=end - computed,
-            tokens=sum(len(row) for row in rows),
-        )
-        return Analysis(chosen, results, timing)
+        call = _Call(model, len(documents))
+        with self._told(call):
+            self._check_open()
+            check_count(documents, self.settings.limits)
+            served = self.models.find(model, version)
+            with served.held() as chosen, self._permits(call.documents):
+                self._check_room(deadline, 0)
+                size = check_documents(documents, self.settings.limits)
+                pipeline = chosen.pipeline
+                call.stage = "encode"
+                prepared = await self._work(size, lambda: _prepare(pipeline, documents))
+                call.encoded = perf_counter_ns()
+                rows = [row for one in prepared for row in one.rows]
+                outputs = tuple(dict.fromkeys(out for one in prepared for out in one.outputs))
+                call.stage = "queue"
+                self._check_room(deadline, sum(len(row) for row in rows))
+                ran = await self._computing.submit(chosen, rows, outputs, deadline)
+                call.computed = perf_counter_ns()
+                call.stage = "decode"
+                results = await self._work(size, lambda: _finish(pipeline, prepared, ran))
+        analysis = Analysis(chosen, results, call.timing(ran, rows))
+        self._tell_answered(call, chosen, _tasks(results), analysis.timing)
+        return analysis
+
+    async def infer(
+        self,
+        rows: Sequence[Row],
+        wanted: Sequence[str],
+        *,
+        model: str = "",
+        version: int = 0,
+        deadline: float | None = None,
+    ) -> Inference:
+        """Computes rows of token ids together with those of other calls.
+
+        Args:
+            rows: At least one; each no longer than the model's longest, ids within its vocabulary.
+            wanted: Names of outputs of the graph.
+            model: Its name, as in `Registry.find`.
+            version: Its version, as in `Registry.find`.
+            deadline: On `time.monotonic`'s clock; None for none.
+
+        Raises:
+            InvalidInput: There are too many rows.
+            NotFound: The model, version or an output is unknown.
+            Overloaded: There is no room, or the deadline cannot be met.
+            Unavailable: The server is draining.
+            DeadlinePassed: It did while the call was queued.
+        """
+        call = _Call(model, len(rows))
+        with self._told(call):
+            self._check_open()
+            check_count(rows, self.settings.limits, "rows")
+            served = self.models.find(model, version)
+            with served.held() as chosen, self._permits(call.documents):
+                known = {output.name: output for output in all_outputs(chosen.manifest.tasks)}
+                unknown = [name for name in wanted if name not in known]
+                if unknown:
+                    raise NotFound("output", unknown[0], known)
+                call.stage = "queue"
+                self._check_room(deadline, sum(len(row) for row in rows))
+                outputs = tuple(known[name] for name in wanted)
+                ran = await self._computing.submit(chosen, rows, outputs, deadline)
+                call.computed = perf_counter_ns()
+        inference = Inference(chosen, ran.outputs, call.timing(ran, rows))
+        self._tell_answered(call, chosen, {}, inference.timing)
+        return inference
 
     async def drain(self, seconds: float) -> bool:
         """Refuses new calls and waits for those in flight; returns whether all were answered."""
@@ -166,19 +230,21 @@ class Engine:
         return True
 
     def close(self) -> None:
-        """Ends the threads; calls that still wait fail with Unavailable."""
+        """Ends the engine's own thread."""
         self._draining = True
-        for batcher in self._batchers.values():
-            batcher.close()
         self._apart.shutdown()
 
+    def _check_open(self) -> None:
+        if self._draining:
+            raise Unavailable("the server is shutting down")
+
     @contextmanager
-    def _permits(self, count: int, batcher: Batcher) -> Iterator[None]:
+    def _permits(self, count: int) -> Iterator[None]:
         """Holds a place for each document, taken before any work is spent on it."""
-        limit = self.settings.max_in_flight
+        limit = self.settings.limits.max_in_flight
         if self._in_flight + count > limit:
             reason = f"{self._in_flight} of {limit} documents are in flight, no room for {count}"
-            raise Overloaded(reason, max(batcher.expected_wait(), _LEAST_RETRY))
+            raise Overloaded(reason, max(self.expected_wait(), _LEAST_RETRY))
         self._in_flight += count
         self._idle.clear()
         try:
@@ -188,34 +254,45 @@ class Engine:
             if not self._in_flight:
                 self._idle.set()
 
+    def _check_room(self, deadline: float | None, tokens: int) -> None:
+        """Raises before compute if the queue is full, or longer than the time left."""
+        queued, limit = self.queued_tokens, self.settings.limits.max_queue_tokens
+        if queued and queued + tokens > limit:
+            reason = f"{queued} of {limit} tokens are waiting, no room for {tokens}"
+            raise Overloaded(reason, max(self.expected_wait(), _LEAST_RETRY))
+        if deadline is None:
+            return
+        left, wait = deadline - monotonic(), self._computing.expected_wait(tokens)
+        if left <= 0:
+            raise DeadlinePassed("the deadline passed before the call was queued")
+        if wait > left:
+            reason = f"the queue takes {wait:.2f} s, the deadline leaves {left:.2f} s"
+            raise Overloaded(reason, max(wait - left, _LEAST_RETRY))
+
     async def _work(self, size: int, work: Callable[[], T]) -> T:
         """Does CPU work: here if it is short, else on a thread beside the event loop."""
         if size <= _INLINE_BYTES:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._apart, work)
 
+    @contextmanager
+    def _told(self, call: _Call) -> Iterator[None]:
+        """Tells of a call that fails."""
+        try:
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            reason = _REASONS.get(type(error), "INTERNAL")
+            spent = perf_counter_ns() - call.begin
+            self.events.failed(Failed(call.model, reason, call.stage, spent))
+            raise
 
-def _by_version(models: Sequence[Model]) -> dict[tuple[str, int], Model]:
-    found: dict[tuple[str, int], Model] = {}
-    for model in models:
-        key = model.manifest.name, model.manifest.version
-        if key in found:
-            path, other = model.bundle.path, found[key].bundle.path
-            reason = f"has the name and version of {other}: {key[0]} {key[1]}"
-            raise BundleError(path, reason, "serve one of them, or export it as another version")
-        found[key] = model
-    return found
-
-
-def _check_deadline(deadline: float | None, batcher: Batcher) -> None:
-    """Raises before compute if the queue is longer than the time left."""
-    if deadline is None:
-        return
-    left, wait = deadline - monotonic(), batcher.expected_wait()
-    if left <= 0:
-        raise DeadlinePassed("the deadline passed before the call was queued")
-    if wait > left:
-        raise Overloaded(f"the queue takes {wait:.1f} s, the deadline leaves {left:.1f} s", wait)
+    def _tell_answered(
+        self, call: _Call, model: Model, tasks: Mapping[str, int], timing: Timing
+    ) -> None:
+        manifest = model.manifest
+        self.events.answered(
+            Answered(manifest.name, manifest.version, tasks, call.documents, timing)
+        )
 
 
 def _prepare(pipeline: Pipeline, documents: Sequence[Document]) -> list[Prepared]:
@@ -225,3 +302,12 @@ def _prepare(pipeline: Pipeline, documents: Sequence[Document]) -> list[Prepared
 def _finish(pipeline: Pipeline, prepared: Sequence[Prepared], ran: Ran) -> list[DocumentResult]:
     outputs = iter(ran.outputs)
     return [pipeline.finish(one, [next(outputs) for _ in one.rows]) for one in prepared]
+
+
+def _tasks(results: Sequence[DocumentResult]) -> Mapping[str, int]:
+    """Returns for how many documents each task was done; questions count one each."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result.tasks.keys())
+        counts.update(question.task for question in result.questions)
+    return counts

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from trunkline import Document
 from trunkline.errors import InvalidInput
-from trunkline_serve.settings import Settings
+from trunkline_serve.settings import Limits
 
 
-def check_count(documents: Sequence[Document], settings: Settings) -> None:
-    """Raises InvalidInput unless there is at least one document, and not too many."""
-    if not documents:
-        raise InvalidInput("documents", "is empty; give at least one document")
-    if len(documents) > settings.max_documents:
-        limit = settings.max_documents
-        raise InvalidInput("documents", f"holds {len(documents)}, at most {limit} are accepted")
+def check_count(items: Sequence[object], limits: Limits, field: str = "documents") -> None:
+    """Raises InvalidInput unless there is at least one document or row, and not too many."""
+    if not items:
+        raise InvalidInput(field, "is empty; give at least one")
+    if len(items) > limits.max_documents:
+        limit = limits.max_documents
+        raise InvalidInput(field, f"holds {len(items)}, at most {limit} are accepted")
 
 
-def check_documents(documents: Sequence[Document], settings: Settings) -> int:
+def check_documents(documents: Sequence[Document], limits: Limits) -> int:
     """Checks the sizes of all texts and questions.
 
     Returns:
@@ -28,7 +28,7 @@ def check_documents(documents: Sequence[Document], settings: Settings) -> int:
         InvalidInput: A text or question is too long, or there are too many questions.
     """
     return sum(
-        _check_document(document, f"documents[{at}]", settings)
+        _check_document(document, f"documents[{at}]", limits)
         for at, document in enumerate(documents)
     )
 
@@ -38,24 +38,24 @@ def utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _check_document(document: Document, field: str, settings: Settings) -> int:
+def _check_document(document: Document, field: str, limits: Limits) -> int:
     questions = document.questions
-    if len(questions) > settings.max_questions:
-        reason = f"holds {len(questions)}, at most {settings.max_questions} are accepted"
+    if len(questions) > limits.max_questions:
+        reason = f"holds {len(questions)}, at most {limits.max_questions} are accepted"
         raise InvalidInput(f"{field}.questions", reason)
-    size = _check_text(document.text, f"{field}.text", settings)
+    size = _check_text(document.text, f"{field}.text", limits)
     others = [
-        _check_text(question.text, f"{field}.questions[{at}].text", settings)
+        _check_text(question.text, f"{field}.questions[{at}].text", limits)
         for at, question in enumerate(questions)
     ]
     if document.text_pair is not None:
-        others.append(_check_text(document.text_pair, f"{field}.text_pair", settings))
+        others.append(_check_text(document.text_pair, f"{field}.text_pair", limits))
     return size * (1 + len(others)) + sum(others)
 
 
-def _check_text(text: str, field: str, settings: Settings) -> int:
+def _check_text(text: str, field: str, limits: Limits) -> int:
     size = utf8_bytes(text)
-    if size > settings.max_text_bytes:
-        limit = settings.max_text_bytes
+    if size > limits.max_text_bytes:
+        limit = limits.max_text_bytes
         raise InvalidInput(field, f"has {size} bytes of UTF-8, at most {limit} are accepted")
     return size

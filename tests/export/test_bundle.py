@@ -11,6 +11,7 @@ from tests.small import Corpus, write_corpus
 from trunkline import Model
 from trunkline.bundle import open_bundle
 from trunkline.errors import BundleError, CheckpointError, ConfigError
+from trunkline.model import open_model
 from trunkline_export import variants, write
 from trunkline_export.gates import DROP
 from trunkline_export.parity import ParityError
@@ -67,7 +68,7 @@ def test_every_graph_passes_its_self_test_and_its_gates(quantised: Path) -> None
     graphs = bundle.manifest.graphs
     assert [graph.name for graph in graphs] == ["padded-fp32", "packed-fp32", "packed-int8"]
     assert all(bundle.passed(graph) for graph in graphs)
-    counts = {Model(bundle, 1, graph=graph.name).self_test() for graph in graphs}
+    counts = {open_model(bundle, 1, graph=graph.name).self_test() for graph in graphs}
     (count,) = counts
     assert count > 10
 

@@ -12,6 +12,7 @@ from tests.small import Corpus
 from trunkline import Document, DocumentResult, Model
 from trunkline.bundle import Gate, Graph, open_bundle
 from trunkline.errors import DataError
+from trunkline.model import open_model
 from trunkline.pipeline import Pipeline
 from trunkline_export import gates
 from trunkline_export.gates import DROP, Reference, measure, references
@@ -76,7 +77,7 @@ def test_every_task_is_gated_on_its_own_metric(
             "ner": ("f1", 20),
             "qa": ("f1", 16),
         }
-        model = Model(bundle, 1, graph=graph.name)
+        model = open_model(bundle, 1, graph=graph.name)
         for spec in checkpoint.tasks:
             gate = found[spec.name]
             assert gate.passed

@@ -15,6 +15,7 @@ from trunkline.bundle import MANIFEST, Bundle, Manifest, open_bundle, seal
 from trunkline.cli import main
 from trunkline.errors import BundleError, ConfigError
 from trunkline.files import sha256_of
+from trunkline.model import open_model
 
 PADDED, PACKED = "graphs/padded-fp32.onnx", "graphs/packed-fp32.onnx"
 WEIGHTS = "graphs/fp32.weights"
@@ -154,7 +155,7 @@ def test_weights_that_change_after_the_check_are_told_too(
     bundle = open_bundle(copy)
     spoil(copy / WEIGHTS)
     with pytest.raises(BundleError, match="onnxruntime cannot load it: ") as caught:
-        trunkline.Model(bundle, 1, graph=name)
+        open_model(bundle, 1, graph=name)
     assert len(str(caught.value).splitlines()) == 1
     assert str(copy / "graphs") in str(caught.value)
 

@@ -59,7 +59,7 @@ def test_a_row_gives_the_same_alone_and_in_any_batch(
     model: Model, bundle: Path, lengths: list[int], budget: int
 ) -> None:
     runner = OrtRunner(bundle / "graphs/model.onnx", 0, OUTPUTS, 1)
-    runner._budget = budget
+    runner.budget = budget
     rows = rows_of(model, lengths)
     together = runner.run(rows, OUTPUTS)
     alone = [runner.run([row], OUTPUTS)[0] for row in rows]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import trunkline
-from tests.serve.hosting import Host
+from tests.serve.hosting import Loop
 from tests.tiny import build_tiny_bundle
 from trunkline import Model
 from trunkline_serve.client import Client
@@ -23,14 +23,14 @@ def model(bundle: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def host() -> Iterator[Host]:
-    host = Host()
+def host() -> Iterator[Loop]:
+    host = Loop()
     yield host
     host.close()
 
 
 @pytest.fixture(scope="session")
-def address(host: Host, model: Model) -> Iterator[str]:
+def address(host: Loop, model: Model) -> Iterator[str]:
     with host.serving([model]) as hosted:
         yield hosted.address
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.serve.hosting import PATIENCE, Host, wait_for, watched
+from tests.serve.hosting import PATIENCE, Loop, wait_for, watched
 from trunkline import Document, Model, Question
 from trunkline.kinds import KINDS
 from trunkline.v1 import analysis_service_pb2 as pb
@@ -94,7 +94,7 @@ def test_concurrent_mixed_calls_get_their_own_answers(client: Client, model: Mod
     assert answers == [model.analyze(call) for call in calls]
 
 
-def test_concurrent_calls_share_a_batch_across_tasks(host: Host, bundle: Path) -> None:
+def test_concurrent_calls_share_a_batch_across_tasks(host: Loop, bundle: Path) -> None:
     model, recorder = watched(bundle)
     with host.serving([model]) as hosted, Client(hosted.address) as client:
         recorder.gate.clear()

@@ -2,6 +2,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 import trunkline
-from tests.serve.hosting import PATIENCE, Recorder, watched
+from tests.serve.hosting import PATIENCE, Recorder, settings, watched
 from tests.tiny import build_tiny_bundle
 from trunkline import Document, Model, Question
 from trunkline.errors import (
@@ -23,19 +24,25 @@ from trunkline.errors import (
     Unavailable,
 )
 from trunkline_serve.engine import Engine
-from trunkline_serve.settings import Settings
+from trunkline_serve.events import Everyone
+from trunkline_serve.models import Registry
+from trunkline_serve.scheduler import Scheduler
 
 DOCUMENT = Document("Ada lives in Rome.", (Question("Where is Ada?"),))
 
 
-def run(models: list[Model], test: Callable[[Engine], Awaitable[None]], **limits: Any) -> None:
+def run(models: list[Model], test: Callable[[Engine], Awaitable[None]], **values: Any) -> None:
     async def main() -> None:
-        engine = Engine(models, Settings(**limits))
-        try:
+        events = Everyone()
+        chosen = settings(**values)
+        with (
+            closing(Scheduler(2, events, chosen.compute.batch_tokens)) as scheduler,
+            closing(Engine(scheduler, chosen, events)) as engine,
+        ):
+            for model in models:
+                engine.models.add(model)
             async with asyncio.timeout(PATIENCE):
                 await test(engine)
-        finally:
-            engine.close()
 
     asyncio.run(main())
 
@@ -196,31 +203,38 @@ def test_models_are_found_by_name_and_version(tmp_path: Path) -> None:
     }
 
     async def test(engine: Engine) -> None:
-        assert engine.models == [built["a", 2], built["a", 10], built["b", 1]]
-        assert engine.find("a", 0) is built["a", 10]
-        assert engine.find("a", 2) is built["a", 2]
+        found = [served.model for served in engine.models.all()]
+        assert found == [built["a", 2], built["a", 10], built["b", 1]]
+        assert engine.models.find("a", 0).model is built["a", 10]
+        assert engine.models.find("a", 2).model is built["a", 2]
         analysis = await engine.analyze([DOCUMENT], model="b")
         assert analysis.model is built["b", 1]
         with pytest.raises(InvalidInput, match="known: a, b"):
-            engine.find("", 0)
+            engine.models.find("", 0)
         with pytest.raises(NotFound, match="unknown model 'c'"):
-            engine.find("c", 0)
+            engine.models.find("c", 0)
         with pytest.raises(NotFound, match="unknown version of model a '-1'; known: 10, 2"):
-            engine.find("a", -1)
+            engine.models.find("a", -1)
 
     run(list(built.values()), test)
 
 
 def test_an_empty_name_means_the_only_model(model: Model) -> None:
     async def test(engine: Engine) -> None:
-        assert engine.find("", 0) is model
+        assert engine.models.find("", 0).model is model
 
     run([model], test)
 
 
 def test_the_same_model_twice_is_refused(model: Model, bundle: Path) -> None:
-    with pytest.raises(BundleError, match="tiny 1"):
-        Engine([model, trunkline.load(bundle, 1)], Settings())
+    async def main() -> None:
+        registry = Registry()
+        registry.add(model)
+        with pytest.raises(BundleError, match="tiny 1"):
+            registry.add(trunkline.load(bundle, 1))
+        assert [served.model for served in registry.all()] == [model]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
@@ -228,7 +242,7 @@ def test_the_same_model_twice_is_refused(model: Model, bundle: Path) -> None:
 )
 def test_senseless_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        Settings(**wrong)
+        settings(**wrong)
 
 
 def test_the_engine_needs_no_grpc() -> None:

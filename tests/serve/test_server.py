@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from tests.serve.hosting import PATIENCE, Host, wait_for, watched
+from tests.serve.hosting import PATIENCE, Loop, wait_for, watched
 from trunkline import Model
 from trunkline.errors import BundleError, ConfigError, Unavailable
 from trunkline_serve.client import Client
@@ -70,7 +70,7 @@ def test_models_are_listed_and_described(client: Client, model: Model) -> None:
     assert graph.sha256 == model.graph.sha256
 
 
-def test_draining_answers_what_is_in_flight_and_nothing_else(host: Host, bundle: Path) -> None:
+def test_draining_answers_what_is_in_flight_and_nothing_else(host: Loop, bundle: Path) -> None:
     model, recorder = watched(bundle)
     with (
         host.serving([model]) as hosted,
@@ -94,7 +94,7 @@ def test_draining_answers_what_is_in_flight_and_nothing_else(host: Host, bundle:
             client.analyze("Rome")
 
 
-def test_draining_gives_up_in_time(host: Host, bundle: Path) -> None:
+def test_draining_gives_up_in_time(host: Loop, bundle: Path) -> None:
     model, recorder = watched(bundle)
     with (
         host.serving([model], drain_seconds=0.1) as hosted,
@@ -110,7 +110,7 @@ def test_draining_gives_up_in_time(host: Host, bundle: Path) -> None:
         recorder.gate.set()
 
 
-def test_an_open_health_watch_does_not_hold_up_the_end(host: Host, model: Model) -> None:
+def test_an_open_health_watch_does_not_hold_up_the_end(host: Loop, model: Model) -> None:
     with host.serving([model]) as hosted, grpc.insecure_channel(hosted.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watch).status == SERVING
@@ -118,7 +118,7 @@ def test_an_open_health_watch_does_not_hold_up_the_end(host: Host, model: Model)
         assert next(watch).status == NOT_SERVING
 
 
-def test_a_taken_port_is_told(host: Host, model: Model, address: str) -> None:
+def test_a_taken_port_is_told(host: Loop, model: Model, address: str) -> None:
     port = int(address.rpartition(":")[2])
     with pytest.raises(ConfigError, match="cannot listen on"), host.serving([model], port=port):
         pass

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from tests.serve.hosting import PATIENCE, Host, Recorder, wait_for, watched
+from tests.serve.hosting import PATIENCE, Loop, Recorder, wait_for, watched
 from tests.tiny import POISON
 from trunkline import Document, Question
 from trunkline.errors import (
@@ -122,7 +122,7 @@ def test_not_found_names_what(
 
 
 @contextmanager
-def held(host: Host, bundle: Path, **settings: Any) -> Iterator[tuple[Any, Recorder]]:
+def held(host: Loop, bundle: Path, **settings: Any) -> Iterator[tuple[Any, Recorder]]:
     """Serves a model that is busy with one call until its gate opens."""
     model, recorder = watched(bundle)
     with host.serving([model], **settings) as hosted, ThreadPoolExecutor(1) as caller:
@@ -137,7 +137,7 @@ def held(host: Host, bundle: Path, **settings: Any) -> Iterator[tuple[Any, Recor
                 first.result(PATIENCE)
 
 
-def test_overload_says_when_to_try_again(host: Host, bundle: Path) -> None:
+def test_overload_says_when_to_try_again(host: Loop, bundle: Path) -> None:
     with (
         held(host, bundle, max_in_flight=1, max_documents=1) as (hosted, _),
         grpc.insecure_channel(hosted.address) as channel,
@@ -153,7 +153,7 @@ def test_overload_says_when_to_try_again(host: Host, bundle: Path) -> None:
         assert caught.value.retry_after == 0.1
 
 
-def test_draining_is_unavailable(host: Host, bundle: Path) -> None:
+def test_draining_is_unavailable(host: Loop, bundle: Path) -> None:
     with (
         held(host, bundle) as (hosted, _),
         grpc.insecure_channel(hosted.address) as channel,
@@ -167,7 +167,7 @@ def test_draining_is_unavailable(host: Host, bundle: Path) -> None:
             client.analyze("Ada")
 
 
-def test_calls_whose_deadline_passed_are_not_computed(host: Host, bundle: Path) -> None:
+def test_calls_whose_deadline_passed_are_not_computed(host: Loop, bundle: Path) -> None:
     with held(host, bundle) as (hosted, recorder):
         with Client(hosted.address, timeout=0.1) as hasty, pytest.raises(DeadlinePassed):
             hasty.analyze("Rome")
@@ -178,7 +178,7 @@ def test_calls_whose_deadline_passed_are_not_computed(host: Host, bundle: Path) 
         assert len(recorder.batches) == 2
 
 
-def test_cancelled_calls_are_not_computed(host: Host, bundle: Path) -> None:
+def test_cancelled_calls_are_not_computed(host: Loop, bundle: Path) -> None:
     with (
         held(host, bundle) as (hosted, recorder),
         grpc.insecure_channel(hosted.address) as channel,
@@ -196,7 +196,7 @@ def test_cancelled_calls_are_not_computed(host: Host, bundle: Path) -> None:
 
 @pytest.mark.parametrize("cause", ["nan", "bug"])
 def test_internal_errors_have_an_id_and_keep_the_trace(
-    host: Host, bundle: Path, caplog: pytest.LogCaptureFixture, cause: str
+    host: Loop, bundle: Path, caplog: pytest.LogCaptureFixture, cause: str
 ) -> None:
     model, recorder = watched(bundle)
     if cause == "bug":
@@ -305,7 +305,7 @@ def test_every_row_of_the_table_survives_the_way() -> None:
         assert to_status(error).code is row.code
 
 
-def test_no_thread_is_left_behind(host: Host, model: Any) -> None:
+def test_no_thread_is_left_behind(host: Loop, model: Any) -> None:
     before = threading.active_count()
     with host.serving([model]):
         pass

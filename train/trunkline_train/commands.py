@@ -12,7 +12,7 @@ from typing import Any
 from trunkline.bundle import MANIFEST, open_bundle
 from trunkline.errors import ConfigError, NotFound
 from trunkline.files import write_whole
-from trunkline.model import Model
+from trunkline.model import open_model
 from trunkline.options import add_graph_options, graph_options
 from trunkline.pipeline import Pipeline
 from trunkline.tasks import TaskSpec
@@ -103,7 +103,7 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 def _pipeline(options: argparse.Namespace) -> Pipeline:
     model = options.model
     if (model / MANIFEST).exists():
-        return Model(open_bundle(model), **graph_options(options)).pipeline
+        return open_model(open_bundle(model), **graph_options(options)).pipeline
     from trunkline_train.checkpoint import load_checkpoint
 
     return load_checkpoint(model).pipeline()

@@ -22,43 +22,50 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trunkline/v1/analysis_service.proto\x12\x0ctrunkline.v1\"\x90\x01\n\x0e\x41nalyzeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12)\n\tdocuments\x18\x03 \x03(\x0b\x32\x16.trunkline.v1.Document\x12-\n\x0boffset_unit\x18\x04 \x01(\x0e\x32\x18.trunkline.v1.OffsetUnit\"\xbb\x01\n\x0f\x41nalyzeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12-\n\x07results\x18\x03 \x03(\x0b\x32\x1c.trunkline.v1.DocumentResult\x12-\n\x0boffset_unit\x18\x04 \x01(\x0e\x32\x18.trunkline.v1.OffsetUnit\x12$\n\x06timing\x18\x05 \x01(\x0b\x32\x14.trunkline.v1.Timing\"x\n\x08\x44ocument\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05tasks\x18\x02 \x03(\t\x12)\n\tquestions\x18\x03 \x03(\x0b\x32\x16.trunkline.v1.Question\x12\x16\n\ttext_pair\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0c\n\n_text_pair\"&\n\x08Question\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\"j\n\x0e\x44ocumentResult\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.trunkline.v1.TaskResult\x12/\n\tquestions\x18\x02 \x03(\x0b\x32\x1c.trunkline.v1.QuestionResult\"}\n\nTaskResult\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\'\n\x05spans\x18\x02 \x01(\x0b\x32\x16.trunkline.v1.SpanListH\x00\x12)\n\x06labels\x18\x03 \x01(\x0b\x32\x17.trunkline.v1.LabelListH\x00\x42\r\n\x0b\x61nnotations\"-\n\x08SpanList\x12!\n\x05spans\x18\x01 \x03(\x0b\x32\x12.trunkline.v1.Span\"N\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\"0\n\tLabelList\x12#\n\x06labels\x18\x01 \x03(\x0b\x32\x13.trunkline.v1.Label\"%\n\x05Label\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"p\n\x0eQuestionResult\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12%\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x14.trunkline.v1.Answer\x12\x17\n\x0fno_answer_score\x18\x04 \x01(\x01\"A\n\x06\x41nswer\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\"v\n\x06Timing\x12\x10\n\x08total_ns\x18\x01 \x01(\x03\x12\x11\n\tencode_ns\x18\x02 \x01(\x03\x12\x10\n\x08queue_ns\x18\x03 \x01(\x03\x12\x12\n\ncompute_ns\x18\x04 \x01(\x03\x12\x11\n\tdecode_ns\x18\x05 \x01(\x03\x12\x0e\n\x06tokens\x18\x06 \x01(\x03*|\n\nOffsetUnit\x12\x1b\n\x17OFFSET_UNIT_UNSPECIFIED\x10\x00\x12\x1a\n\x16OFFSET_UNIT_CODE_POINT\x10\x01\x12\x19\n\x15OFFSET_UNIT_UTF8_BYTE\x10\x02\x12\x1a\n\x16OFFSET_UNIT_UTF16_UNIT\x10\x03\x32Y\n\x0f\x41nalysisService\x12\x46\n\x07\x41nalyze\x12\x1c.trunkline.v1.AnalyzeRequest\x1a\x1d.trunkline.v1.AnalyzeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trunkline/v1/analysis_service.proto\x12\x0ctrunkline.v1\x1a\x19google/protobuf/any.proto\"Q\n\x14\x41nalyzeStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x07request\x18\x02 \x01(\x0b\x32\x1c.trunkline.v1.AnalyzeRequest\"\x87\x01\n\x15\x41nalyzeStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.trunkline.v1.AnalyzeResponseH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.trunkline.v1.ErrorH\x00\x42\t\n\x07outcome\"M\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\x90\x01\n\x0e\x41nalyzeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12)\n\tdocuments\x18\x03 \x03(\x0b\x32\x16.trunkline.v1.Document\x12-\n\x0boffset_unit\x18\x04 \x01(\x0e\x32\x18.trunkline.v1.OffsetUnit\"\xbb\x01\n\x0f\x41nalyzeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12-\n\x07results\x18\x03 \x03(\x0b\x32\x1c.trunkline.v1.DocumentResult\x12-\n\x0boffset_unit\x18\x04 \x01(\x0e\x32\x18.trunkline.v1.OffsetUnit\x12$\n\x06timing\x18\x05 \x01(\x0b\x32\x14.trunkline.v1.Timing\"x\n\x08\x44ocument\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05tasks\x18\x02 \x03(\t\x12)\n\tquestions\x18\x03 \x03(\x0b\x32\x16.trunkline.v1.Question\x12\x16\n\ttext_pair\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0c\n\n_text_pair\"&\n\x08Question\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\"j\n\x0e\x44ocumentResult\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.trunkline.v1.TaskResult\x12/\n\tquestions\x18\x02 \x03(\x0b\x32\x1c.trunkline.v1.QuestionResult\"}\n\nTaskResult\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\'\n\x05spans\x18\x02 \x01(\x0b\x32\x16.trunkline.v1.SpanListH\x00\x12)\n\x06labels\x18\x03 \x01(\x0b\x32\x17.trunkline.v1.LabelListH\x00\x42\r\n\x0b\x61nnotations\"-\n\x08SpanList\x12!\n\x05spans\x18\x01 \x03(\x0b\x32\x12.trunkline.v1.Span\"N\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\x01\"0\n\tLabelList\x12#\n\x06labels\x18\x01 \x03(\x0b\x32\x13.trunkline.v1.Label\"%\n\x05Label\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"p\n\x0eQuestionResult\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12%\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x14.trunkline.v1.Answer\x12\x17\n\x0fno_answer_score\x18\x04 \x01(\x01\"A\n\x06\x41nswer\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\"v\n\x06Timing\x12\x10\n\x08total_ns\x18\x01 \x01(\x03\x12\x11\n\tencode_ns\x18\x02 \x01(\x03\x12\x10\n\x08queue_ns\x18\x03 \x01(\x03\x12\x12\n\ncompute_ns\x18\x04 \x01(\x03\x12\x11\n\tdecode_ns\x18\x05 \x01(\x03\x12\x0e\n\x06tokens\x18\x06 \x01(\x03*|\n\nOffsetUnit\x12\x1b\n\x17OFFSET_UNIT_UNSPECIFIED\x10\x00\x12\x1a\n\x16OFFSET_UNIT_CODE_POINT\x10\x01\x12\x19\n\x15OFFSET_UNIT_UTF8_BYTE\x10\x02\x12\x1a\n\x16OFFSET_UNIT_UTF16_UNIT\x10\x03\x32\xb7\x01\n\x0f\x41nalysisService\x12\x46\n\x07\x41nalyze\x12\x1c.trunkline.v1.AnalyzeRequest\x1a\x1d.trunkline.v1.AnalyzeResponse\x12\\\n\rAnalyzeStream\x12\".trunkline.v1.AnalyzeStreamRequest\x1a#.trunkline.v1.AnalyzeStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.analysis_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OFFSETUNIT']._serialized_start=1304
-  _globals['_OFFSETUNIT']._serialized_end=1428
-  _globals['_ANALYZEREQUEST']._serialized_start=54
-  _globals['_ANALYZEREQUEST']._serialized_end=198
-  _globals['_ANALYZERESPONSE']._serialized_start=201
-  _globals['_ANALYZERESPONSE']._serialized_end=388
-  _globals['_DOCUMENT']._serialized_start=390
-  _globals['_DOCUMENT']._serialized_end=510
-  _globals['_QUESTION']._serialized_start=512
-  _globals['_QUESTION']._serialized_end=550
-  _globals['_DOCUMENTRESULT']._serialized_start=552
-  _globals['_DOCUMENTRESULT']._serialized_end=658
-  _globals['_TASKRESULT']._serialized_start=660
-  _globals['_TASKRESULT']._serialized_end=785
-  _globals['_SPANLIST']._serialized_start=787
-  _globals['_SPANLIST']._serialized_end=832
-  _globals['_SPAN']._serialized_start=834
-  _globals['_SPAN']._serialized_end=912
-  _globals['_LABELLIST']._serialized_start=914
-  _globals['_LABELLIST']._serialized_end=962
-  _globals['_LABEL']._serialized_start=964
-  _globals['_LABEL']._serialized_end=1001
-  _globals['_QUESTIONRESULT']._serialized_start=1003
-  _globals['_QUESTIONRESULT']._serialized_end=1115
-  _globals['_ANSWER']._serialized_start=1117
-  _globals['_ANSWER']._serialized_end=1182
-  _globals['_TIMING']._serialized_start=1184
-  _globals['_TIMING']._serialized_end=1302
-  _globals['_ANALYSISSERVICE']._serialized_start=1430
-  _globals['_ANALYSISSERVICE']._serialized_end=1519
+  _globals['_OFFSETUNIT']._serialized_start=1631
+  _globals['_OFFSETUNIT']._serialized_end=1755
+  _globals['_ANALYZESTREAMREQUEST']._serialized_start=80
+  _globals['_ANALYZESTREAMREQUEST']._serialized_end=161
+  _globals['_ANALYZESTREAMRESPONSE']._serialized_start=164
+  _globals['_ANALYZESTREAMRESPONSE']._serialized_end=299
+  _globals['_ERROR']._serialized_start=301
+  _globals['_ERROR']._serialized_end=378
+  _globals['_ANALYZEREQUEST']._serialized_start=381
+  _globals['_ANALYZEREQUEST']._serialized_end=525
+  _globals['_ANALYZERESPONSE']._serialized_start=528
+  _globals['_ANALYZERESPONSE']._serialized_end=715
+  _globals['_DOCUMENT']._serialized_start=717
+  _globals['_DOCUMENT']._serialized_end=837
+  _globals['_QUESTION']._serialized_start=839
+  _globals['_QUESTION']._serialized_end=877
+  _globals['_DOCUMENTRESULT']._serialized_start=879
+  _globals['_DOCUMENTRESULT']._serialized_end=985
+  _globals['_TASKRESULT']._serialized_start=987
+  _globals['_TASKRESULT']._serialized_end=1112
+  _globals['_SPANLIST']._serialized_start=1114
+  _globals['_SPANLIST']._serialized_end=1159
+  _globals['_SPAN']._serialized_start=1161
+  _globals['_SPAN']._serialized_end=1239
+  _globals['_LABELLIST']._serialized_start=1241
+  _globals['_LABELLIST']._serialized_end=1289
+  _globals['_LABEL']._serialized_start=1291
+  _globals['_LABEL']._serialized_end=1328
+  _globals['_QUESTIONRESULT']._serialized_start=1330
+  _globals['_QUESTIONRESULT']._serialized_end=1442
+  _globals['_ANSWER']._serialized_start=1444
+  _globals['_ANSWER']._serialized_end=1509
+  _globals['_TIMING']._serialized_start=1511
+  _globals['_TIMING']._serialized_end=1629
+  _globals['_ANALYSISSERVICE']._serialized_start=1758
+  _globals['_ANALYSISSERVICE']._serialized_end=1941
 # @@protoc_insertion_point(module_scope)

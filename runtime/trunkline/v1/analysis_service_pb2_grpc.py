@@ -44,6 +44,11 @@ class AnalysisServiceStub(object):
                 request_serializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeRequest.SerializeToString,
                 response_deserializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeResponse.FromString,
                 _registered_method=True)
+        self.AnalyzeStream = channel.stream_stream(
+                '/trunkline.v1.AnalysisService/AnalyzeStream',
+                request_serializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeStreamRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeStreamResponse.FromString,
+                _registered_method=True)
 
 
 class AnalysisServiceServicer(object):
@@ -61,6 +66,16 @@ class AnalysisServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnalyzeStream(self, request_iterator, context):
+        """Analyses many requests, for bulk work. Replies come as they are ready, in any order, each with
+        the id of its request; one request at fault gets an error of its own and ends nothing. The server
+        reads no further request while as many are unanswered as it allows (see ModelService), or while
+        the caller does not read replies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalysisServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -68,6 +83,11 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.Analyze,
                     request_deserializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeRequest.FromString,
                     response_serializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeResponse.SerializeToString,
+            ),
+            'AnalyzeStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.AnalyzeStream,
+                    request_deserializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeStreamRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -102,6 +122,33 @@ class AnalysisService(object):
             '/trunkline.v1.AnalysisService/Analyze',
             trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeRequest.SerializeToString,
             trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnalyzeStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/trunkline.v1.AnalysisService/AnalyzeStream',
+            trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeStreamRequest.SerializeToString,
+            trunkline_dot_v1_dot_analysis__service__pb2.AnalyzeStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,31 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trunkline/v1/model_service.proto\x12\x0ctrunkline.v1\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.trunkline.v1.ModelId\"<\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\"\xcb\x01\n\x15\x44\x65scribeModelResponse\x12!\n\x02id\x18\x01 \x01(\x0b\x32\x15.trunkline.v1.ModelId\x12!\n\x05tasks\x18\x02 \x03(\x0b\x32\x12.trunkline.v1.Task\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.trunkline.v1.Limits\x12#\n\x06graphs\x18\x04 \x03(\x0b\x32\x13.trunkline.v1.Graph\x12!\n\x05gates\x18\x05 \x03(\x0b\x32\x12.trunkline.v1.Gate\"(\n\x07ModelId\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"@\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0c\n\x04pair\x18\x04 \x01(\x08\"\x86\x01\n\x06Limits\x12\x16\n\x0emax_text_bytes\x18\x01 \x01(\x03\x12\x15\n\rmax_documents\x18\x02 \x01(\x03\x12\x15\n\rmax_questions\x18\x03 \x01(\x03\x12\x1b\n\x13max_question_tokens\x18\x04 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\x03\"l\n\x05Graph\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06layout\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x11\n\tproviders\x18\x04 \x03(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0f\n\x07serving\x18\x06 \x01(\x08\"w\n\x04Gate\x12\r\n\x05graph\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x11\n\treference\x18\x04 \x01(\x01\x12\r\n\x05value\x18\x05 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x06 \x01(\x03\x12\x0e\n\x06passed\x18\x07 \x01(\x08\x32\xb9\x01\n\x0cModelService\x12O\n\nListModels\x12\x1f.trunkline.v1.ListModelsRequest\x1a .trunkline.v1.ListModelsResponse\x12X\n\rDescribeModel\x12\".trunkline.v1.DescribeModelRequest\x1a#.trunkline.v1.DescribeModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n trunkline/v1/model_service.proto\x12\x0ctrunkline.v1\"3\n\x10LoadModelRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x0f\n\x07replace\x18\x02 \x01(\x08\"6\n\x11LoadModelResponse\x12!\n\x02id\x18\x01 \x01(\x0b\x32\x15.trunkline.v1.ModelId\":\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\"<\n\x13UnloadModelResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.trunkline.v1.ModelId\"\x13\n\x11ListModelsRequest\";\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.trunkline.v1.ModelId\"<\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\"\xcb\x01\n\x15\x44\x65scribeModelResponse\x12!\n\x02id\x18\x01 \x01(\x0b\x32\x15.trunkline.v1.ModelId\x12!\n\x05tasks\x18\x02 \x03(\x0b\x32\x12.trunkline.v1.Task\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.trunkline.v1.Limits\x12#\n\x06graphs\x18\x04 \x03(\x0b\x32\x13.trunkline.v1.Graph\x12!\n\x05gates\x18\x05 \x03(\x0b\x32\x12.trunkline.v1.Gate\"(\n\x07ModelId\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"@\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0c\n\x04pair\x18\x04 \x01(\x08\"\xa3\x01\n\x06Limits\x12\x16\n\x0emax_text_bytes\x18\x01 \x01(\x03\x12\x15\n\rmax_documents\x18\x02 \x01(\x03\x12\x15\n\rmax_questions\x18\x03 \x01(\x03\x12\x1b\n\x13max_question_tokens\x18\x04 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\x03\x12\x1b\n\x13max_stream_requests\x18\x06 \x01(\x03\"l\n\x05Graph\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06layout\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x11\n\tproviders\x18\x04 \x03(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0f\n\x07serving\x18\x06 \x01(\x08\"\xa5\x01\n\x04Gate\x12\r\n\x05graph\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x11\n\treference\x18\x04 \x01(\x01\x12\r\n\x05value\x18\x05 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x06 \x01(\x03\x12\x0e\n\x06passed\x18\x07 \x01(\x08\x12\x0b\n\x03low\x18\x08 \x01(\x01\x12\x0c\n\x04high\x18\t \x01(\x01\x12\x11\n\tagreement\x18\n \x01(\x01\x32\xdb\x02\n\x0cModelService\x12O\n\nListModels\x12\x1f.trunkline.v1.ListModelsRequest\x1a .trunkline.v1.ListModelsResponse\x12X\n\rDescribeModel\x12\".trunkline.v1.DescribeModelRequest\x1a#.trunkline.v1.DescribeModelResponse\x12L\n\tLoadModel\x12\x1e.trunkline.v1.LoadModelRequest\x1a\x1f.trunkline.v1.LoadModelResponse\x12R\n\x0bUnloadModel\x12 .trunkline.v1.UnloadModelRequest\x1a!.trunkline.v1.UnloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trunkline.v1.model_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTMODELSREQUEST']._serialized_start=50
-  _globals['_LISTMODELSREQUEST']._serialized_end=69
-  _globals['_LISTMODELSRESPONSE']._serialized_start=71
-  _globals['_LISTMODELSRESPONSE']._serialized_end=130
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=132
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=192
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=195
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=398
-  _globals['_MODELID']._serialized_start=400
-  _globals['_MODELID']._serialized_end=440
-  _globals['_TASK']._serialized_start=442
-  _globals['_TASK']._serialized_end=506
-  _globals['_LIMITS']._serialized_start=509
-  _globals['_LIMITS']._serialized_end=643
-  _globals['_GRAPH']._serialized_start=645
-  _globals['_GRAPH']._serialized_end=753
-  _globals['_GATE']._serialized_start=755
-  _globals['_GATE']._serialized_end=874
-  _globals['_MODELSERVICE']._serialized_start=877
-  _globals['_MODELSERVICE']._serialized_end=1062
+  _globals['_LOADMODELREQUEST']._serialized_start=50
+  _globals['_LOADMODELREQUEST']._serialized_end=101
+  _globals['_LOADMODELRESPONSE']._serialized_start=103
+  _globals['_LOADMODELRESPONSE']._serialized_end=157
+  _globals['_UNLOADMODELREQUEST']._serialized_start=159
+  _globals['_UNLOADMODELREQUEST']._serialized_end=217
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=219
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=279
+  _globals['_LISTMODELSREQUEST']._serialized_start=281
+  _globals['_LISTMODELSREQUEST']._serialized_end=300
+  _globals['_LISTMODELSRESPONSE']._serialized_start=302
+  _globals['_LISTMODELSRESPONSE']._serialized_end=361
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=363
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=423
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=426
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=629
+  _globals['_MODELID']._serialized_start=631
+  _globals['_MODELID']._serialized_end=671
+  _globals['_TASK']._serialized_start=673
+  _globals['_TASK']._serialized_end=737
+  _globals['_LIMITS']._serialized_start=740
+  _globals['_LIMITS']._serialized_end=903
+  _globals['_GRAPH']._serialized_start=905
+  _globals['_GRAPH']._serialized_end=1013
+  _globals['_GATE']._serialized_start=1016
+  _globals['_GATE']._serialized_end=1181
+  _globals['_MODELSERVICE']._serialized_start=1184
+  _globals['_MODELSERVICE']._serialized_end=1531
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,34 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class LoadModelRequest(_message.Message):
+    __slots__ = ("bundle", "replace")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    replace: bool
+    def __init__(self, bundle: _Optional[str] = ..., replace: bool = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: ModelId
+    def __init__(self, id: _Optional[_Union[ModelId, _Mapping]] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("model", "model_version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[int] = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelId]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelId, _Mapping]]] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -58,18 +86,20 @@ class Task(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., pair: bool = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_text_bytes", "max_documents", "max_questions", "max_question_tokens", "max_message_bytes")
+    __slots__ = ("max_text_bytes", "max_documents", "max_questions", "max_question_tokens", "max_message_bytes", "max_stream_requests")
     MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUESTIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUESTION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     max_text_bytes: int
     max_documents: int
     max_questions: int
     max_question_tokens: int
     max_message_bytes: int
-    def __init__(self, max_text_bytes: _Optional[int] = ..., max_documents: _Optional[int] = ..., max_questions: _Optional[int] = ..., max_question_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+    max_stream_requests: int
+    def __init__(self, max_text_bytes: _Optional[int] = ..., max_documents: _Optional[int] = ..., max_questions: _Optional[int] = ..., max_question_tokens: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_stream_requests: _Optional[int] = ...) -> None: ...
 
 class Graph(_message.Message):
     __slots__ = ("file", "layout", "precision", "providers", "sha256", "serving")
@@ -88,7 +118,7 @@ class Graph(_message.Message):
     def __init__(self, file: _Optional[str] = ..., layout: _Optional[str] = ..., precision: _Optional[str] = ..., providers: _Optional[_Iterable[str]] = ..., sha256: _Optional[str] = ..., serving: bool = ...) -> None: ...
 
 class Gate(_message.Message):
-    __slots__ = ("graph", "task", "metric", "reference", "value", "examples", "passed")
+    __slots__ = ("graph", "task", "metric", "reference", "value", "examples", "passed", "low", "high", "agreement")
     GRAPH_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +126,9 @@ class Gate(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     PASSED_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     graph: str
     task: str
     metric: str
@@ -103,4 +136,7 @@ class Gate(_message.Message):
     value: float
     examples: int
     passed: bool
-    def __init__(self, graph: _Optional[str] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., reference: _Optional[float] = ..., value: _Optional[float] = ..., examples: _Optional[int] = ..., passed: bool = ...) -> None: ...
+    low: float
+    high: float
+    agreement: float
+    def __init__(self, graph: _Optional[str] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., reference: _Optional[float] = ..., value: _Optional[float] = ..., examples: _Optional[int] = ..., passed: bool = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., agreement: _Optional[float] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Tells which models a server has and what they can do.
+    """Tells which models a server has and what they can do; loads and unloads them.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class ModelServiceStub(object):
                 request_serializer=trunkline_dot_v1_dot_model__service__pb2.DescribeModelRequest.SerializeToString,
                 response_deserializer=trunkline_dot_v1_dot_model__service__pb2.DescribeModelResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/trunkline.v1.ModelService/LoadModel',
+                request_serializer=trunkline_dot_v1_dot_model__service__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_model__service__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/trunkline.v1.ModelService/UnloadModel',
+                request_serializer=trunkline_dot_v1_dot_model__service__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=trunkline_dot_v1_dot_model__service__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
-    """Tells which models a server has and what they can do.
+    """Tells which models a server has and what they can do; loads and unloads them.
     """
 
     def ListModels(self, request, context):
@@ -60,6 +70,22 @@ class ModelServiceServicer(object):
 
     def DescribeModel(self, request, context):
         """Describes one model: tasks, labels, limits, graphs and gates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a bundle from the server's folder of models, tests it, and serves it beside what is
+        served. A bundle that fails its checks changes nothing. Needs the permission of an administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Serves a model no longer. Calls that it has accepted are still answered. Needs the permission of
+        an administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +104,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=trunkline_dot_v1_dot_model__service__pb2.DescribeModelRequest.FromString,
                     response_serializer=trunkline_dot_v1_dot_model__service__pb2.DescribeModelResponse.SerializeToString,
             ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=trunkline_dot_v1_dot_model__service__pb2.LoadModelRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_model__service__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=trunkline_dot_v1_dot_model__service__pb2.UnloadModelRequest.FromString,
+                    response_serializer=trunkline_dot_v1_dot_model__service__pb2.UnloadModelResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'trunkline.v1.ModelService', rpc_method_handlers)
@@ -87,7 +123,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Tells which models a server has and what they can do.
+    """Tells which models a server has and what they can do; loads and unloads them.
     """
 
     @staticmethod
@@ -134,6 +170,60 @@ class ModelService(object):
             '/trunkline.v1.ModelService/DescribeModel',
             trunkline_dot_v1_dot_model__service__pb2.DescribeModelRequest.SerializeToString,
             trunkline_dot_v1_dot_model__service__pb2.DescribeModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.ModelService/LoadModel',
+            trunkline_dot_v1_dot_model__service__pb2.LoadModelRequest.SerializeToString,
+            trunkline_dot_v1_dot_model__service__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trunkline.v1.ModelService/UnloadModel',
+            trunkline_dot_v1_dot_model__service__pb2.UnloadModelRequest.SerializeToString,
+            trunkline_dot_v1_dot_model__service__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
