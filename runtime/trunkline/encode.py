@@ -25,6 +25,20 @@ from trunkline.errors import InvalidInput
 Ints = NDArray[np.int64]
 
 
+class Words(NamedTuple):
+    """The U words of a text.
+
+    Attributes:
+        firsts, lasts: [U] first and last visible token of each.
+        starts, ends: First character of each, and one past the last.
+    """
+
+    firsts: NDArray[np.intp]
+    lasts: NDArray[np.intp]
+    starts: list[int]
+    ends: list[int]
+
+
 @dataclass(frozen=True)
 class Tokens:
     """One text as N tokens, without special tokens.
@@ -47,6 +61,19 @@ class Tokens:
     def __len__(self) -> int:
         """Number of tokens."""
         return len(self.ids)
+
+    @cached_property
+    def words(self) -> Words:
+        """The words, which every task that labels them shares.
+
+        White space, of which byte-level tokenizers make words too, is no word.
+        """
+        change = self.units[1:] != self.units[:-1]
+        firsts = np.concatenate([[0], np.flatnonzero(change) + 1])
+        visible = np.where(self.starts < self.ends, np.arange(len(self)), -1)
+        lasts = np.maximum.reduceat(visible, firsts)
+        firsts, lasts = firsts[lasts >= 0], lasts[lasts >= 0]
+        return Words(firsts, lasts, self.starts[firsts].tolist(), self.ends[lasts].tolist())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ TrunklineError
 ├── Overloaded        the server has no room, or the deadline cannot be met
 ├── Unavailable       the server is loading or draining
 ├── DeadlinePassed    the caller's deadline passed before there was an answer
+├── Unauthenticated   the call lacks a token that the server knows
+├── Forbidden         the caller may not do this
 ├── RemoteError       a server answered with an error that has no name here
 └── MissingExtra      the command needs packages of an extra that is not installed
 
@@ -120,6 +122,14 @@ class Unavailable(TrunklineError):
 
 class DeadlinePassed(TrunklineError):
     """The caller's deadline passed before there was an answer."""
+
+
+class Unauthenticated(TrunklineError):
+    """The call has no token, or one that the server does not know."""
+
+
+class Forbidden(TrunklineError):
+    """The caller may not do this; another one may."""
 
 
 class RemoteError(TrunklineError):

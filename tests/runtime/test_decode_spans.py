@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.runtime.samples import ENCODERS, cut, noise, seeds, texts
 from trunkline.decode.numeric import log_softmax
-from trunkline.decode.spans import best_path, decode_spans, join_tags, unit_bounds
+from trunkline.decode.spans import best_path, decode_spans, join_tags
 from trunkline.encode import Encoded
 from trunkline.errors import RuntimeFault
 from trunkline.tasks import TaskSpec, TokenOptions
@@ -130,7 +130,7 @@ def test_tags_keep_every_words_own_argmax() -> None:
     joined = np.concatenate(
         [value[row.owned] for row, value in zip(encoded.rows, values, strict=True)]
     )
-    firsts, _ = unit_bounds(encoded.tokens)
+    firsts = encoded.tokens.words.firsts
     assert [span.label for span in spans] == named(joined[firsts].argmax(axis=-1))
 
 
@@ -168,7 +168,7 @@ def test_spans_are_pieces_of_the_text_in_order(
 def test_pieces_after_a_words_first_never_matter(spec: TaskSpec, seed: int, other: int) -> None:
     encoded = cut(LONG)
     values, changed = noise(encoded, seed, len(LABELS)), noise(encoded, other, len(LABELS))
-    firsts, _ = unit_bounds(encoded.tokens)
+    firsts = encoded.tokens.words.firsts
     for row, value, change in zip(encoded.rows, values, changed, strict=True):
         for token in firsts[(firsts >= row.begin) & (firsts < row.end)]:
             change[row.offset + token - row.begin] = value[row.offset + token - row.begin]

@@ -20,7 +20,6 @@ from tests.runtime.samples import (
     texts,
     untyped,
 )
-from trunkline.decode.spans import unit_bounds
 from trunkline.encode import Row, TextEncoder, Tokens
 from trunkline.errors import InvalidInput
 
@@ -49,7 +48,7 @@ def numbered(count: int) -> Tokens:
 def words(tokens: Tokens) -> list[str]:
     if not len(tokens):
         return []
-    firsts, lasts = unit_bounds(tokens)
+    firsts, lasts, *_ = tokens.words
     bounds = zip(tokens.starts[firsts], tokens.ends[lasts], strict=True)
     return [tokens.text[start:end] for start, end in bounds]
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trunkline.decode.spans import unit_bounds
 from trunkline.encode import Row, TextEncoder, Tokens
 from trunkline.errors import DataError
 from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
@@ -125,7 +124,7 @@ def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tu
     if len(tokens) == 0:
         return []
     joins = spec.options == TokenOptions("spans")
-    firsts, _ = unit_bounds(tokens)
+    firsts = tokens.words.firsts
     starts = np.array([start for start, _ in example.words])
     words = np.searchsorted(starts, tokens.starts[firsts], side="right") - 1
     tagged = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trunkline.annotations import Span
 from trunkline.decode.numeric import Floats, check_finite, log_softmax, owned
-from trunkline.encode import Encoded, Tokens
+from trunkline.encode import Encoded
 from trunkline.tasks import TaskSpec, TokenOptions
 
 OUTSIDE = "O"
@@ -33,8 +33,8 @@ def decode_spans(spec: TaskSpec, encoded: Encoded, logits: Sequence[Floats]) -> 
     if not encoded.rows:
         return ()
     check_finite(spec.name, logits)
-    firsts, lasts = unit_bounds(encoded.tokens)
-    scores = log_softmax(owned(encoded.rows, logits)[firsts])
+    words = encoded.tokens.words
+    scores = log_softmax(owned(encoded.rows, logits)[words.firsts])
     assert isinstance(spec.options, TokenOptions)
     if spec.options.aggregation == "tags":
         best = scores.argmax(axis=-1)
@@ -44,23 +44,10 @@ def decode_spans(spec: TaskSpec, encoded: Encoded, logits: Sequence[Floats]) -> 
         groups = join_tags([spec.labels[tag] for tag in best])
     # Lists: numpy takes microseconds for each small mean.
     chosen = np.exp(scores[np.arange(len(best)), best]).tolist()
-    starts, ends = encoded.tokens.starts[firsts].tolist(), encoded.tokens.ends[lasts].tolist()
     return tuple(
-        _span(encoded.tokens.text, starts[a], ends[b - 1], label, chosen[a:b])
+        _span(encoded.tokens.text, words.starts[a], words.ends[b - 1], label, chosen[a:b])
         for a, b, label in groups
     )
-
-
-def unit_bounds(tokens: Tokens) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Returns the first and the last visible token of every word, [U] each.
-
-    White space, of which byte-level tokenizers make words too, is no word.
-    """
-    change = tokens.units[1:] != tokens.units[:-1]
-    firsts = np.concatenate([[0], np.flatnonzero(change) + 1])
-    visible = np.where(tokens.starts < tokens.ends, np.arange(len(tokens)), -1)
-    lasts = np.maximum.reduceat(visible, firsts)
-    return firsts[lasts >= 0], lasts[lasts >= 0]
 
 
 def join_tags(tags: Sequence[str]) -> list[tuple[int, int, str]]:
