@@ -208,6 +208,7 @@ def open_bundle(path: Path | str) -> Bundle:
     file = folder / MANIFEST
     if not file.is_file():
         raise BundleError(folder, f"is not a bundle: it has no {MANIFEST}", "check the path")
+    _check_inside(folder, file)
     manifest = _read_manifest(file)
     for name, digest in _hashes(manifest).items():
         _verify(folder, name, digest)
@@ -246,7 +247,7 @@ def seal(folder: Path, manifest: Manifest) -> None:
 def _read_manifest(file: Path) -> Manifest:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleError(file, f"cannot be read: {error}", _REBUILD) from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -291,9 +292,16 @@ def _verify(folder: Path, name: str, digest: str) -> None:
     file = folder / name
     if not file.is_file():
         raise BundleError(file, "is missing", "copy the whole bundle again")
+    _check_inside(folder, file)
     if sha256_of(file) != digest:
         reason = "differs from the hash in manifest.json"
         raise BundleError(file, reason, "it was altered or cut short: copy or export it again")
+
+
+def _check_inside(folder: Path, file: Path) -> None:
+    """Refuses links out of the bundle: what they point to may change or belong to somebody else."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(file, "is a link out of the bundle", "copy the file itself: cp -rL")
 
 
 def _check_outputs(file: Path, manifest: Manifest) -> None:

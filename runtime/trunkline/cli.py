@@ -34,6 +34,11 @@ COMMANDS = {
     "verify": Command("trunkline.commands:verify", "check a bundle's hashes and answers"),
     "predict": Command("trunkline.commands:predict", "analyse texts with a bundle"),
     "serve": Command("trunkline_serve.commands:serve", "serve bundles over gRPC", "serve"),
+    "token": Command(
+        "trunkline_serve.security.commands:token", "make a token for callers of a server", "serve"
+    ),
+    "health": Command("trunkline_serve.health:health", "ask a server if it serves", "serve"),
+    "top": Command("trunkline_serve.observe.top:top", "watch a server's metrics", "serve"),
     "bench": Command("trunkline_serve.commands:bench", "measure latency and throughput", "serve"),
     "bench graph": Command(
         "trunkline_export.bench:bench_graph", "measure a bundle's graphs alone", "export"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from trunkline.errors import ConfigError
 from trunkline_serve.bench.command import bench
 from trunkline_serve.host import run
+from trunkline_serve.observe.logs import set_up_logs
 from trunkline_serve.settings import Settings
 from trunkline_serve.sources import add_settings, as_toml, read_sources
 
@@ -33,7 +32,7 @@ def serve(argv: Sequence[str]) -> int:
         print(as_toml(sourced))
         return 0
     _check_something_to_serve(given.bundles, sourced.settings)
-    _show_log(sourced.settings)
+    set_up_logs(sourced.settings.log)
     run(given.bundles, sourced.settings)
     return 0
 
@@ -55,11 +54,3 @@ def _check_something_to_serve(bundles: Sequence[Path], settings: Settings) -> No
         raise ConfigError(
             "nothing to serve; name a bundle, or a folder of bundles with --models-folder"
         )
-
-
-def _show_log(settings: Settings) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log.level.upper(),
-        format="%(asctime)s %(levelname)s %(message)s",
-    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from trunkline import Model
-from trunkline_serve.settings import Settings
+if TYPE_CHECKING:
+    from trunkline import Model
+    from trunkline_serve.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server accepts; sizes in bytes of UTF-8 and of the encoded message."""
+    """What the server accepts; sizes in bytes of UTF-8 and of the encoded message.
+
+    `max_stream_requests` are the unanswered requests of one stream.
+    """
 
     max_text_bytes: int
     max_documents: int
     max_questions: int
     max_question_tokens: int
     max_message_bytes: int
+    max_stream_requests: int
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,26 @@ class Graph:
 
 @dataclass(frozen=True)
 class Gate:
-    """One task's metric through a graph and through the trained model, in points (0 to 100)."""
+    """One task's metric through a graph and through the trained model, in points (0 to 100).
+
+    Attributes:
+        graph: The graph's file.
+        task, metric: What was measured.
+        reference, value: Through the trained model, and through the graph.
+        low, high: 95 % interval of the value minus the reference.
+        agreement: Percentage of examples with the same annotations through both.
+        examples: Number of examples.
+        passed: Whether the drop was within bounds.
+    """
 
     graph: str
     task: str
     metric: str
     reference: float
     value: float
+    low: float
+    high: float
+    agreement: float
     examples: int
     passed: bool
 
@@ -81,10 +100,7 @@ def describe(model: Model, settings: Settings) -> Description:
         tasks=tuple(Task(one.name, one.kind, one.labels, one.pair) for one in manifest.tasks),
         limits=_limits(model, settings),
         graphs=_graphs(model),
-        gates=tuple(
-            Gate(g.graph, g.task, g.metric, g.reference, g.value, g.n, g.passed)
-            for g in manifest.gates
-        ),
+        gates=_gates(model),
     )
 
 
@@ -101,11 +117,31 @@ def _graphs(model: Model) -> tuple[Graph, ...]:
     )
 
 
+def _gates(model: Model) -> tuple[Gate, ...]:
+    return tuple(
+        Gate(
+            graph=one.graph,
+            task=one.task,
+            metric=one.metric,
+            reference=one.reference,
+            value=one.value,
+            low=one.low,
+            high=one.high,
+            agreement=one.agreement,
+            examples=one.n,
+            passed=one.passed,
+        )
+        for one in model.manifest.gates
+    )
+
+
 def _limits(model: Model, settings: Settings) -> Limits:
+    limits = settings.limits
     return Limits(
-        max_text_bytes=settings.limits.max_text_bytes,
-        max_documents=settings.limits.max_documents,
-        max_questions=settings.limits.max_questions,
+        max_text_bytes=limits.max_text_bytes,
+        max_documents=limits.max_documents,
+        max_questions=limits.max_questions,
         max_question_tokens=model.pipeline.encoder.max_question_tokens,
-        max_message_bytes=settings.limits.max_message_bytes,
+        max_message_bytes=limits.max_message_bytes,
+        max_stream_requests=limits.max_stream_requests,
     )

@@ -24,7 +24,7 @@ from trunkline.kinds import all_outputs
 from trunkline.pipeline import Pipeline, Prepared
 from trunkline.runner import RowOutputs
 from trunkline_serve.events import Answered, Everyone, Failed, Timing
-from trunkline_serve.limits import check_count, check_documents
+from trunkline_serve.limits import check_count, check_documents, check_tokens
 from trunkline_serve.models import Registry
 from trunkline_serve.scheduler import Computing, Ran
 from trunkline_serve.settings import Settings
@@ -34,6 +34,7 @@ T = TypeVar("T")
 # Tokenising or decoding a byte takes about a microsecond, a hop to a thread and back about a
 # hundred: below this size the hop would cost more than it frees the event loop.
 _INLINE_BYTES = 1024
+_MOST_BYTES = 8  # of text in one token, on average: what has more is told before it is tokenised
 _LEAST_RETRY = 0.1  # seconds
 _REASONS: dict[type[BaseException], str] = {
     InvalidInput: "INVALID_INPUT",
@@ -160,6 +161,7 @@ class Engine:
             with served.held() as chosen, self._permits(call.documents):
                 self._check_room(deadline, 0)
                 size = check_documents(documents, self.settings.limits)
+                check_tokens(size // _MOST_BYTES, self.settings.limits)
                 pipeline = chosen.pipeline
                 call.stage = "encode"
                 prepared = await self._work(size, lambda: _prepare(pipeline, documents))
@@ -167,7 +169,9 @@ class Engine:
                 rows = [row for one in prepared for row in one.rows]
                 outputs = tuple(dict.fromkeys(out for one in prepared for out in one.outputs))
                 call.stage = "queue"
-                self._check_room(deadline, sum(len(row) for row in rows))
+                tokens = sum(len(row) for row in rows)
+                check_tokens(tokens, self.settings.limits)
+                self._check_room(deadline, tokens)
                 ran = await self._computing.submit(chosen, rows, outputs, deadline)
                 call.computed = perf_counter_ns()
                 call.stage = "decode"
@@ -212,7 +216,9 @@ class Engine:
                 if unknown:
                     raise NotFound("output", unknown[0], known)
                 call.stage = "queue"
-                self._check_room(deadline, sum(len(row) for row in rows))
+                tokens = sum(len(row) for row in rows)
+                check_tokens(tokens, self.settings.limits, "rows")
+                self._check_room(deadline, tokens)
                 outputs = tuple(known[name] for name in wanted)
                 ran = await self._computing.submit(chosen, rows, outputs, deadline)
                 call.computed = perf_counter_ns()

@@ -18,6 +18,20 @@ def check_count(items: Sequence[object], limits: Limits, field: str = "documents
         raise InvalidInput(field, f"holds {len(items)}, at most {limit} are accepted")
 
 
+def check_questions(count: int, limits: Limits, field: str) -> None:
+    """Raises InvalidInput if a document has too many questions."""
+    if count > limits.max_questions:
+        limit = limits.max_questions
+        raise InvalidInput(f"{field}.questions", f"holds {count}, at most {limit} are accepted")
+
+
+def check_tokens(tokens: int, limits: Limits, field: str = "documents") -> None:
+    """Raises InvalidInput if a call alone would take more tokens than may wait."""
+    if tokens > limits.max_queue_tokens:
+        limit = limits.max_queue_tokens
+        raise InvalidInput(field, f"would take some {tokens} tokens, one call may take {limit}")
+
+
 def check_documents(documents: Sequence[Document], limits: Limits) -> int:
     """Checks the sizes of all texts and questions.
 
@@ -40,9 +54,7 @@ def utf8_bytes(text: str) -> int:
 
 def _check_document(document: Document, field: str, limits: Limits) -> int:
     questions = document.questions
-    if len(questions) > limits.max_questions:
-        reason = f"holds {len(questions)}, at most {limits.max_questions} are accepted"
-        raise InvalidInput(f"{field}.questions", reason)
+    check_questions(len(questions), limits, field)
     size = _check_text(document.text, f"{field}.text", limits)
     others = [
         _check_text(question.text, f"{field}.questions[{at}].text", limits)

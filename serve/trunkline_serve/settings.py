@@ -141,6 +141,8 @@ class Settings:
                 f"limits.max_in_flight: {limits.max_in_flight} is less than max_documents, "
                 f"{limits.max_documents}; raise the one or lower the other"
             )
+        if self.tracing.share > 1:
+            raise ConfigError(f"tracing.share: {self.tracing.share} is more than 1, which is all")
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: a certificate and its key go together; give both")
         if self.tls.client_ca is not None and self.tls.certificate is None:
@@ -153,5 +155,5 @@ def _check_least(section: object, prefix: str) -> None:
         least = one.metadata.get("least")
         if least is None:
             _check_least(value, f"{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and value < least:
+        elif isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
             raise ConfigError(f"{name}: {value} is too small; give at least {least}")

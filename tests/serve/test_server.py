@@ -1,4 +1,6 @@
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,10 +127,14 @@ def test_a_taken_port_is_told(host: Loop, model: Model, address: str) -> None:
 
 
 @contextmanager
-def command(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def command(*arguments: str | Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
     line = [sys.executable, "-m", "trunkline", "serve", *map(str, arguments)]
     with subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
     ) as process:
         try:
             yield process
@@ -155,9 +161,48 @@ def test_the_command_serves_and_ends_on_a_signal(
     assert log.splitlines()[-1].endswith("stopped")
 
 
+def test_the_command_heeds_a_file_and_variables(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("[listen]\nport = 0\n[compute]\nthreads = 1\n[limits]\nmax_documents = 3\n")
+    with command(bundle, "--config", file, TRUNKLINE_LIMITS_MAX_QUESTIONS="2") as process:
+        assert process.stdout is not None
+        with Client(process.stdout.readline().split()[-1]) as client:
+            limits = client.describe().limits
+    assert (limits.max_documents, limits.max_questions) == (3, 2)
+
+
+def test_a_second_signal_does_not_wait_for_the_drain(bundle: Path) -> None:
+    with command(bundle, "--port", "0", "--threads", "1") as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        with grpc.insecure_channel(address) as channel:
+            # The server waits a second for this call, which does not end by itself.
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watch).status == SERVING
+            process.send_signal(signal.SIGTERM)
+            assert next(watch).status == NOT_SERVING
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == -signal.SIGTERM
+
+
+def test_the_service_manager_hears_of_start_and_end(bundle: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        address = manager.getsockname()
+        with command(bundle, "--port", "0", NOTIFY_SOCKET=address) as process:
+            assert manager.recv(64) == b"READY=1"
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("serving ")
+            process.send_signal(signal.SIGTERM)
+            assert manager.recv(64) == b"STOPPING=1"
+            assert process.wait(PATIENCE) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        ([], ConfigError),
         (["{bundle}", "{bundle}"], BundleError),
         (["{bundle}", "--max-documents", "0"], ConfigError),
         (["{bundle}/graphs"], BundleError),

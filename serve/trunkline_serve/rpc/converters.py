@@ -1,21 +1,19 @@
-"""Messages of the API to and from Trunkline's own types.
+"""Requests to Trunkline's own types, and those to responses: the server's half of `requests`.
 
 `*_from_pb` reads a message, `*_to_pb` makes one, `_fill_*` writes into one.
-Server and client each use one half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
-from trunkline import Answer, Document, DocumentResult, Label, Question, QuestionResult, Span
-from trunkline.annotations import Annotations
+from trunkline import Document, DocumentResult, Question, QuestionResult
 from trunkline.errors import InvalidInput
 from trunkline.offsets import OffsetMap, OffsetUnit
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.engine import Analysis
+from trunkline_serve.rpc.codecs import ANNOTATIONS
+from trunkline_serve.rpc.requests import request_to_pb as request_to_pb  # noqa: PLC0414
 
 _UNITS: dict[pb.OffsetUnit, OffsetUnit] = {
     pb.OFFSET_UNIT_UNSPECIFIED: OffsetUnit.CODE_POINT,
@@ -24,54 +22,6 @@ _UNITS: dict[pb.OffsetUnit, OffsetUnit] = {
     pb.OFFSET_UNIT_UTF16_UNIT: OffsetUnit.UTF16_UNIT,
 }
 _SAID_UNITS = {unit: value for value, unit in _UNITS.items() if value}
-
-
-@dataclass(frozen=True)
-class Codec:
-    """How the annotations of one kind of text task travel.
-
-    Attributes:
-        field: Their field in the `annotations` oneof of TaskResult.
-        fill: (the field's message, annotations, offset map) writes the annotations.
-        read: (the field's message) to annotations, for offsets in code points.
-    """
-
-    field: str
-    fill: Callable[[Any, Sequence[Any], OffsetMap], None]
-    read: Callable[[Any], Annotations]
-
-
-def _fill_spans(message: pb.SpanList, spans: Sequence[Span], at: OffsetMap) -> None:
-    for span in spans:
-        message.spans.add(
-            start=at(span.start),
-            end=at(span.end),
-            text=span.text,
-            label=span.label,
-            score=span.score,
-        )
-
-
-def _read_spans(message: pb.SpanList) -> tuple[Span, ...]:
-    return tuple(Span(one.start, one.end, one.text, one.label, one.score) for one in message.spans)
-
-
-def _fill_labels(message: pb.LabelList, labels: Sequence[Label], at: OffsetMap) -> None:
-    for one in labels:
-        message.labels.add(label=one.label, score=one.score)
-
-
-def _read_labels(message: pb.LabelList) -> tuple[Label, ...]:
-    return tuple(Label(one.label, one.score) for one in message.labels)
-
-
-ANNOTATIONS: dict[str, Codec] = {
-    "token-classification": Codec("spans", _fill_spans, _read_spans),
-    "text-classification": Codec("labels", _fill_labels, _read_labels),
-}
-"""By kind of task; the only place that knows which message a kind's annotations become."""
-
-_BY_FIELD = {codec.field: codec for codec in ANNOTATIONS.values()}
 
 
 def unit_from_pb(value: pb.OffsetUnit) -> OffsetUnit:
@@ -99,20 +49,6 @@ def documents_from_pb(request: pb.AnalyzeRequest) -> list[Document]:
     ]
 
 
-def request_to_pb(documents: Sequence[Document], model: str, version: int) -> pb.AnalyzeRequest:
-    """Returns a request for offsets in code points.
-
-    Raises:
-        InvalidInput: A string holds lone surrogates, or a document wants no task at all.
-    """
-    return pb.AnalyzeRequest(
-        model=model,
-        model_version=version,
-        documents=[_document_to_pb(one, f"documents[{at}]") for at, one in enumerate(documents)],
-        offset_unit=pb.OFFSET_UNIT_CODE_POINT,
-    )
-
-
 def response_to_pb(analysis: Analysis, unit: OffsetUnit) -> pb.AnalyzeResponse:
     """Returns the response with all offsets in `unit`."""
     manifest = analysis.model.manifest
@@ -127,35 +63,6 @@ def response_to_pb(analysis: Analysis, unit: OffsetUnit) -> pb.AnalyzeResponse:
     for result in analysis.results:
         _fill_result(response.results.add(), result, kinds, unit)
     return response
-
-
-def results_from_pb(
-    response: pb.AnalyzeResponse, documents: Sequence[Document]
-) -> list[DocumentResult]:
-    """Returns the results of a response in code points; `documents` are those of the request."""
-    return [
-        DocumentResult(
-            text=document.text,
-            tasks={task.task: _annotations_from_pb(task) for task in result.tasks},
-            questions=tuple(_question_from_pb(question) for question in result.questions),
-            text_pair=document.text_pair,
-        )
-        for document, result in zip(documents, response.results, strict=True)
-    ]
-
-
-def _document_to_pb(document: Document, field: str) -> pb.Document:
-    if document.tasks == ():
-        raise InvalidInput(f"{field}.tasks", "is empty; name the tasks, or give None for all")
-    try:
-        return pb.Document(
-            text=document.text,
-            tasks=document.tasks,
-            questions=[pb.Question(text=one.text, task=one.task) for one in document.questions],
-            text_pair=document.text_pair,
-        )
-    except UnicodeEncodeError:
-        raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
 
 
 def _fill_result(
@@ -174,20 +81,9 @@ def _fill_result(
         _fill_question(message.questions.add(), question, at)
 
 
-def _annotations_from_pb(result: pb.TaskResult) -> Annotations:
-    field = result.WhichOneof("annotations")
-    # A newer server may send a kind this client does not know: its other tasks still count.
-    return _BY_FIELD[field].read(getattr(result, field)) if field else ()
-
-
 def _fill_question(message: pb.QuestionResult, result: QuestionResult, at: OffsetMap) -> None:
     message.question = result.question
     message.task = result.task
     message.no_answer_score = result.no_answer_score
     for one in result.answers:
         message.answers.add(start=at(one.start), end=at(one.end), text=one.text, score=one.score)
-
-
-def _question_from_pb(result: pb.QuestionResult) -> QuestionResult:
-    answers = (Answer(one.start, one.end, one.text, one.score) for one in result.answers)
-    return QuestionResult(result.question, result.task, tuple(answers), result.no_answer_score)

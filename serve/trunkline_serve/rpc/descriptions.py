@@ -39,6 +39,7 @@ def description_from_pb(message: pb.DescribeModelResponse) -> Description:
             max_questions=limits.max_questions,
             max_question_tokens=limits.max_question_tokens,
             max_message_bytes=limits.max_message_bytes,
+            max_stream_requests=limits.max_stream_requests,
         ),
         graphs=tuple(_graph_from_pb(graph) for graph in message.graphs),
         gates=tuple(_gate_from_pb(gate) for gate in message.gates),
@@ -63,6 +64,9 @@ def _gate_from_pb(gate: pb.Gate) -> Gate:
         metric=gate.metric,
         reference=gate.reference,
         value=gate.value,
+        low=gate.low,
+        high=gate.high,
+        agreement=gate.agreement,
         examples=gate.examples,
         passed=gate.passed,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from trunkline.errors import InvalidInput
+from trunkline_serve.observe.calls import Call, Calls
 from trunkline_serve.rpc.status import to_status
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -20,7 +22,7 @@ Stream = Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]]
 
 
 def service_handler(
-    service: ServiceDescriptor, servicer: object, name: str = ""
+    service: ServiceDescriptor, servicer: object, calls: Calls, name: str = ""
 ) -> grpc.GenericRpcHandler:
     """Returns the handler of a service whose methods are unary, or streams on both sides.
 
@@ -31,19 +33,37 @@ def service_handler(
         service: Its descriptor.
         servicer: Has a method for each: a coroutine function (request, context), or for a stream
             an asynchronous generator function (requests, context).
+        calls: Follows every call.
         name: What callers call the service; its own full name by default.
     """
-    handlers = {method.name: _handler(method, servicer) for method in service.methods}
-    return grpc.method_handlers_generic_handler(name or service.full_name, handlers)
+    name = name or service.full_name
+    handlers = {
+        method.name: _handler(method, servicer, _Follow(calls, f"{name}/{method.name}"))
+        for method in service.methods
+    }
+    return grpc.method_handlers_generic_handler(name, handlers)
 
 
-def _handler(method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
+class _Follow:
+    """Follows the calls of one method."""
+
+    def __init__(self, calls: Calls, name: str) -> None:
+        self._calls = calls
+        self._name = name
+
+    def __call__(self, context: Context) -> AbstractContextManager[Call]:
+        return self._calls.call(self._name, context)
+
+
+def _handler(
+    method: MethodDescriptor, servicer: object, follow: _Follow
+) -> grpc.RpcMethodHandler[Any, Any]:
     work = getattr(servicer, method.name)
     read = _reader(GetMessageClass(method.input_type))
     write = GetMessageClass(method.output_type).SerializeToString
     if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(_streaming(work), read, write)
-    return grpc.unary_unary_rpc_method_handler(_answering(work), read, write)
+        return grpc.stream_stream_rpc_method_handler(_streaming(work, follow), read, write)
+    return grpc.unary_unary_rpc_method_handler(_answering(work, follow), read, write)
 
 
 def _reader(kind: type[Message]) -> Callable[[bytes], Message | InvalidInput]:
@@ -56,35 +76,46 @@ def _reader(kind: type[Message]) -> Callable[[bytes], Message | InvalidInput]:
     return read
 
 
-def _answering(method: Unary) -> Unary:
+def _answering(method: Unary, follow: _Follow) -> Unary:
     """Makes a method answer its exceptions with a status. Cancellation is none of them."""
 
     async def answer(request: Any, context: Context) -> Message:
-        try:
-            if isinstance(request, InvalidInput):
-                raise request
-            return await method(request, context)
-        except Exception as error:
-            status = to_status(error)
-        await context.abort_with_status(status)
-        raise AssertionError("abort returned")
+        with follow(context) as call:
+            try:
+                if isinstance(request, InvalidInput):
+                    raise request
+                return await method(request, context)
+            except Exception as error:
+                status = _status(error, call)
+            await context.abort_with_status(status)
+            raise AssertionError("abort returned")
 
     return answer
 
 
-def _streaming(method: Stream) -> Stream:
+def _streaming(method: Stream, follow: _Follow) -> Stream:
     """Does the same for a stream: an exception ends it."""
 
     async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
-        try:
-            async for reply in method(_readable(requests), context):
-                yield reply
-            return
-        except Exception as error:
-            status = to_status(error)
-        await context.abort_with_status(status)
+        with follow(context) as call:
+            try:
+                async for reply in method(_readable(requests), context):
+                    yield reply
+                return
+            except Exception as error:
+                status = _status(error, call)
+            await context.abort_with_status(status)
 
     return answer
+
+
+def _status(error: Exception, call: Call) -> grpc.Status:
+    """Returns the status that ends a call."""
+    status: Any = to_status(error)
+    call.status = status.code.name
+    trailing = (*status.trailing_metadata, *call.trailing)
+    found: grpc.Status = status._replace(trailing_metadata=trailing)
+    return found
 
 
 async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

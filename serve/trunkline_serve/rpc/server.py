@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from trunkline.errors import ConfigError
 from trunkline.v1 import analysis_service_pb2, model_service_pb2
 from trunkline_serve.engine import Engine
-from trunkline_serve.loading import Loader
+from trunkline_serve.loading import Loading
+from trunkline_serve.observe.calls import Calls
+from trunkline_serve.oip import servicer as oip
+from trunkline_serve.oip.reflection import described
 from trunkline_serve.rpc.methods import service_handler
 from trunkline_serve.rpc.servicers import AnalysisServicer, ModelServicer
+from trunkline_serve.security.compression import compression_options
+from trunkline_serve.security.guard import Guard, open_access
+from trunkline_serve.security.tls import server_credentials
 from trunkline_serve.settings import Settings
 
 _log = logging.getLogger("trunkline_serve")
 
 _ANALYSIS = analysis_service_pb2.DESCRIPTOR.services_by_name["AnalysisService"]
 _MODELS = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
+_FILES: tuple[Any, ...] = (
+    analysis_service_pb2.DESCRIPTOR,
+    model_service_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+)
 SERVICES = (_ANALYSIS.full_name, _MODELS.full_name)
 _LAST_REPLIES = 1.0  # seconds to send what is computed; open health watches end with it
+_CONNECTION_MS = 600_000
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
@@ -35,18 +50,23 @@ class Server:
     Args:
         engine: Stays the caller's to close.
         loader: Changes what the engine serves; stays the caller's to close.
+        calls: Follows every call.
         reuse_port: Whether other processes listen on the same port.
     """
 
-    def __init__(self, engine: Engine, loader: Loader, *, reuse_port: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, loader: Loading, calls: Calls, *, reuse_port: bool = False
+    ) -> None:
         self._engine = engine
         self._settings = engine.settings
-        self._server = grpc.aio.server(options=_options(engine.settings, reuse_port))
+        self._server = grpc.aio.server(
+            interceptors=_interceptors(engine), options=_options(engine.settings, reuse_port)
+        )
         self._health = _Health(engine)
-        self._server.add_generic_rpc_handlers(_handlers(engine, loader))
+        self._server.add_generic_rpc_handlers(_handlers(engine, loader, calls))
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        names = (*SERVICES, oip.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, described(_FILES))
 
     async def start(self) -> str:
         """Starts serving and returns `host:port` with the real port.
@@ -56,8 +76,12 @@ class Server:
         """
         host, port = self._settings.listen.host, self._settings.listen.port
         host = f"[{host}]" if ":" in host else host
+        tls = self._settings.tls
         try:
-            port = self._server.add_insecure_port(f"{host}:{port}")
+            if tls.certificate is None:
+                port = self._server.add_insecure_port(f"{host}:{port}")
+            else:
+                port = self._server.add_secure_port(f"{host}:{port}", server_credentials(tls))
         except RuntimeError:
             raise ConfigError(
                 f"cannot listen on {host}:{port}; it is in use or not of this machine, "
@@ -67,6 +91,10 @@ class Server:
         await self._health.start()
         _log.info("serving on %s:%d", host, port)
         return f"{host}:{port}"
+
+    def available(self, on: bool) -> None:
+        """Says in health whether calls can be answered; that they can until told otherwise."""
+        self._health.available(on)
 
     async def stop(self) -> None:
         """Drains and stops: health says NOT_SERVING, new calls are refused, those in flight end.
@@ -91,14 +119,20 @@ class _Health:
         self._engine = engine
         self._told: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._status: Any = _SERVING
         self._on = False
 
     async def start(self) -> None:
         """Says SERVING, and follows the models from now on."""
         self._on = True
-        for name in ("", *SERVICES):
-            await self.servicer.set(name, _SERVING)
+        await self._say_status()
         self._engine.models.on_change(self._follow)
+
+    def available(self, on: bool) -> None:
+        """Says SERVING or NOT_SERVING for everything, and for models to come."""
+        self._status = _SERVING if on else _NOT_SERVING
+        if self._on:
+            self._begin(self._say_status())
 
     async def stop(self) -> None:
         """Says NOT_SERVING for everything, for good."""
@@ -107,25 +141,39 @@ class _Health:
 
     def _follow(self) -> None:
         if self._on:
-            task = asyncio.get_running_loop().create_task(self._tell())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._tell())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _say_status(self) -> None:
+        for name in ("", *SERVICES, *self._told):
+            await self.servicer.set(name, self._status)
 
     async def _tell(self) -> None:
         ids = self._engine.models.ids()
         served = {one.name for one in ids} | {f"{one.name}/{one.version}" for one in ids}
-        for name in self._told - served:
+        told, self._told = self._told, served
+        for name in told - served:
             await self.servicer.set(name, _UNKNOWN)
-        for name in served - self._told:
-            await self.servicer.set(name, _SERVING)
-        self._told = served
+        for name in served - told:
+            await self.servicer.set(name, self._status)
 
 
-def _handlers(engine: Engine, loader: Loader) -> Sequence[grpc.GenericRpcHandler]:
+def _handlers(engine: Engine, loader: Loading, calls: Calls) -> Sequence[grpc.GenericRpcHandler]:
     return (
-        service_handler(_ANALYSIS, AnalysisServicer(engine)),
-        service_handler(_MODELS, ModelServicer(engine, loader)),
+        service_handler(_ANALYSIS, AnalysisServicer(engine), calls),
+        service_handler(_MODELS, ModelServicer(engine, loader), calls),
+        oip.handler(engine, calls),
     )
+
+
+def _interceptors(engine: Engine) -> Sequence[grpc.aio.ServerInterceptor]:
+    """Returns what stands before every call: nothing where everybody may do everything."""
+    access = open_access(engine.settings)
+    return [] if access.open else [Guard(access, engine.events)]
 
 
 def _options(settings: Settings, reuse_port: bool) -> list[tuple[str, int]]:
@@ -136,6 +184,10 @@ def _options(settings: Settings, reuse_port: bool) -> list[tuple[str, int]]:
         # By default gRPC hangs up on clients that ping more often than every five minutes.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Clients that choose among servers learn of new ones when a connection ends.
+        ("grpc.max_connection_age_ms", _CONNECTION_MS),
+        ("grpc.max_connection_age_grace_ms", _CONNECTION_MS),
+        *compression_options(),
         # Two servers must not share a port unnoticed.
         ("grpc.so_reuseport", int(reuse_port)),
     ]

@@ -9,10 +9,10 @@ from trunkline.v1 import analysis_service_pb2 as analysis_pb
 from trunkline.v1 import model_service_pb2 as model_pb
 from trunkline_serve.description import describe
 from trunkline_serve.engine import Engine
-from trunkline_serve.loading import Loader
-from trunkline_serve.rpc.converters import documents_from_pb, response_to_pb, unit_from_pb
+from trunkline_serve.loading import Loading
 from trunkline_serve.rpc.descriptions import description_to_pb, id_to_pb
 from trunkline_serve.rpc.methods import Context
+from trunkline_serve.rpc.stream import analyze, analyze_stream
 
 
 class AnalysisServicer:
@@ -25,28 +25,19 @@ class AnalysisServicer:
         self, request: analysis_pb.AnalyzeRequest, context: Context
     ) -> analysis_pb.AnalyzeResponse:
         """Analyses the documents of a request."""
-        unit = unit_from_pb(request.offset_unit)
-        analysis = await self._engine.analyze(
-            documents_from_pb(request),
-            model=request.model,
-            version=request.model_version,
-            deadline=deadline_of(context),
-        )
-        return response_to_pb(analysis, unit)
+        return await analyze(request, self._engine, deadline_of(context))
 
     def AnalyzeStream(
         self, requests: AsyncIterator[analysis_pb.AnalyzeStreamRequest], context: Context
     ) -> AsyncIterator[analysis_pb.AnalyzeStreamResponse]:
         """Analyses requests as they come, a few at a time."""
-        from trunkline_serve.rpc.stream import analyze_stream
-
         return analyze_stream(requests, self._engine, deadline_of(context))
 
 
 class ModelServicer:
     """Tells about the models, loads and unloads them."""
 
-    def __init__(self, engine: Engine, loader: Loader) -> None:
+    def __init__(self, engine: Engine, loader: Loading) -> None:
         self._engine = engine
         self._loader = loader
 

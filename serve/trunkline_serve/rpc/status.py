@@ -22,11 +22,13 @@ from grpc_status import rpc_status
 
 from trunkline.errors import (
     DeadlinePassed,
+    Forbidden,
     InvalidInput,
     NotFound,
     Overloaded,
     RemoteError,
     TrunklineError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -119,7 +121,24 @@ TABLE = (
         rebuild=lambda _, said: DeadlinePassed(said),
         detail=lambda _: None,
     ),
+    Row(
+        error=Unauthenticated,
+        code=grpc.StatusCode.UNAUTHENTICATED,
+        reason="UNAUTHENTICATED",
+        metadata=lambda _: {},
+        rebuild=lambda _, said: Unauthenticated(said),
+        detail=lambda _: None,
+    ),
+    Row(
+        error=Forbidden,
+        code=grpc.StatusCode.PERMISSION_DENIED,
+        reason="FORBIDDEN",
+        metadata=lambda _: {},
+        rebuild=lambda _, said: Forbidden(said),
+        detail=lambda _: None,
+    ),
 )
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _BY_REASON = {row.reason: row for row in TABLE}
 # gRPC itself answers with these when there is no server or no answer in time.
 _BARE: dict[grpc.StatusCode, type[TrunklineError]] = {
@@ -130,6 +149,12 @@ _BARE: dict[grpc.StatusCode, type[TrunklineError]] = {
 
 def to_status(error: Exception) -> grpc.Status:
     """Returns the status of an error, and logs it if it is not one of the table."""
+    packed: grpc.Status = rpc_status.to_status(status_of(error))
+    return packed
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """Does the same, for a status that travels as a message."""
     for row in TABLE:
         if isinstance(error, row.error):
             details = [row.detail(error)]
@@ -142,23 +167,32 @@ def to_status(error: Exception) -> grpc.Status:
 
 def to_error(error: grpc.RpcError) -> TrunklineError:
     """Returns the error that a server's status stands for; RemoteError if it has no name here."""
-    assert isinstance(error, grpc.Call)
-    code, message = error.code(), error.details() or ""
-    info = _error_info(error)
+    call: Any = error  # of either kind, blocking or of asyncio
+    return error_of(call.code().value[0], call.details() or "", _details(call))
+
+
+def error_of(code: int, message: str, details: Iterable[AnyMessage]) -> TrunklineError:
+    """Does the same for a status that travelled as a message."""
+    info = _error_info(details)
     if info is not None and info.reason in _BY_REASON:
         return _BY_REASON[info.reason].rebuild(info.metadata, message)
-    if code in _BARE:
-        return _BARE[code](message)
-    return RemoteError(f"{code.name}: {message}")
+    named = _CODES.get(code, grpc.StatusCode.UNKNOWN)
+    if named in _BARE:
+        return _BARE[named](message)
+    return RemoteError(f"{named.name}: {message}")
 
 
-def _error_info(error: grpc.Call) -> error_details_pb2.ErrorInfo | None:
-    info = error_details_pb2.ErrorInfo()
+def _details(call: Any) -> Iterable[AnyMessage]:
     try:
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(call)
     except ValueError:  # code or message differ from the details: something in between altered it
-        return None
-    for detail in status.details if status is not None else ():
+        return ()
+    return () if status is None else status.details
+
+
+def _error_info(details: Iterable[AnyMessage]) -> error_details_pb2.ErrorInfo | None:
+    info = error_details_pb2.ErrorInfo()
+    for detail in details:
         if detail.Unpack(info) and info.domain == DOMAIN:
             return info
     return None
@@ -170,7 +204,7 @@ def _status(
     reason: str,
     metadata: Mapping[str, str],
     details: Iterable[Message | None],
-) -> grpc.Status:
+) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(
         reason=reason,
         domain=DOMAIN,
@@ -180,8 +214,7 @@ def _status(
         code=code_pb2.Code.Value(code.name), message=_clip(message, _MESSAGE_BYTES)
     )
     status.details.extend(_pack(detail) for detail in (info, *details) if detail is not None)
-    packed: grpc.Status = rpc_status.to_status(status)
-    return packed
+    return status
 
 
 def _pack(message: Message) -> AnyMessage:

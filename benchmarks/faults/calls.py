@@ -1,0 +1,233 @@
+"""Calls to a server, one or a crowd of them, each judged by what the model says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.truth import Truth, difference
+from trunkline.v1 import analysis_service_pb2 as pb
+from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
+from trunkline_serve.rpc.status import DOMAIN
+
+Allowed = Callable[[grpc.RpcError], str]
+"""(error) to what it is counted as under a fault, such as `refused`; empty if it is not allowed."""
+
+OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection for each channel
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+SECONDS = 60.0  # that a call may take; one without an answer by then is lost
+_PAUSE = 0.02  # seconds, after a call that failed
+
+
+def none(error: grpc.RpcError) -> str:
+    """Allows no error."""
+    return ""
+
+
+def code_of(error: grpc.RpcError) -> grpc.StatusCode:
+    """Returns an error's status code."""
+    assert isinstance(error, grpc.Call)
+    return error.code()
+
+
+def words_of(error: grpc.RpcError) -> str:
+    """Returns an error's code and message."""
+    assert isinstance(error, grpc.Call)
+    return f"{error.code().name}: {error.details()}"
+
+
+def refused(error: grpc.RpcError) -> str:
+    """Allows a server that says it is going, and one that cannot be reached.
+
+    A connection that breaks under a call is not allowed: the call may have been accepted.
+    """
+    if code_of(error) is not grpc.StatusCode.UNAVAILABLE:
+        return ""
+    if is_ours(error):
+        return "refused"
+    return "unreachable" if "failed to connect" in words_of(error).lower() else ""
+
+
+def cut(error: grpc.RpcError) -> str:
+    """Allows every UNAVAILABLE: where a process is killed, its calls end with it."""
+    if code_of(error) is not grpc.StatusCode.UNAVAILABLE:
+        return ""
+    return refused(error) or "cut off"
+
+
+def is_ours(error: grpc.RpcError) -> bool:
+    """Tells if a status was sent by the server, not made up by the client's own library."""
+    assert isinstance(error, grpc.Call)
+    trailers = error.trailing_metadata() or ()
+    return any(
+        key == "grpc-status-details-bin" and DOMAIN.encode() in value for key, value in trailers
+    )
+
+
+def judge_error(error: grpc.RpcError, tally: Tally, allowed: Allowed = none) -> None:
+    """Counts a call that failed: what broke off or took too long is lost, the rest wrong."""
+    kind = allowed(error)
+    if kind:
+        tally.survive(kind)
+    elif is_ours(error):
+        tally.fail(words_of(error))
+    elif code_of(error) in _LOST:
+        tally.lose(words_of(error))
+    else:
+        tally.fail(words_of(error))
+
+
+_LOST = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+}
+
+
+@contextmanager
+def channel_to(address: str) -> Iterator[grpc.Channel]:
+    """Opens a connection of its own."""
+    with grpc.insecure_channel(address, options=OPTIONS) as channel:
+        yield channel
+
+
+def good_call(channel: grpc.Channel, truth: Truth, tally: Tally, index: int = 0) -> None:
+    """Makes one call that must be answered, and judges the answer."""
+    stub: Any = AnalysisServiceStub(channel)
+    index %= len(truth.requests)
+    try:
+        response = stub.Analyze(truth.requests[index], timeout=SECONDS, wait_for_ready=True)
+    except grpc.RpcError as error:
+        judge_error(error, tally)
+        return
+    tally.check(truth.complaint(index, response))
+
+
+def raw_call(
+    channel: grpc.Channel,
+    data: bytes,
+    truth: Truth,
+    tally: Tally,
+    *,
+    versions: Sequence[int] = (),
+    seconds: float = SECONDS,
+) -> None:
+    """Sends any bytes to Analyze; the model itself decides what must come back.
+
+    Args:
+        channel: To the server.
+        data: Of the request, if they are one.
+        truth: Decides.
+        tally: Counts the outcome.
+        versions: Those of which one is served; the oldest by default.
+        seconds: That the call may take.
+    """
+    method = channel.unary_unary("/trunkline.v1.AnalysisService/Analyze")
+    verdicts = [truth.verdict(data, version) for version in versions or truth.versions[:1]]
+    try:
+        response = pb.AnalyzeResponse.FromString(method(data, timeout=seconds))
+    except grpc.RpcError as error:
+        if is_ours(error) and code_of(error) in verdicts:
+            tally.survive()
+        else:
+            judge_error(error, tally)
+        return
+    answers = [one for one in verdicts if not isinstance(one, grpc.StatusCode)]
+    complaints = [difference(one, response.results) for one in answers]
+    if not answers:
+        tally.fail(f"answered what should be {verdicts[0]}: {data[:60]!r}")
+    else:
+        tally.check("" if "" in complaints else complaints[0])
+
+
+@dataclass
+class Crowd:
+    """Callers that call again and again, each on a thread; half of them share a connection.
+
+    Attributes:
+        address: The server.
+        truth: Measures the answers.
+        tally: Counts them.
+        callers: How many.
+        allowed: What errors the fault may cause.
+        slowest: Seconds of the slowest call that got its answer or status.
+        versions: Versions that answered.
+    """
+
+    address: str
+    truth: Truth
+    tally: Tally
+    callers: int = 8
+    allowed: Allowed = none
+    slowest: float = 0.0
+    versions: set[int] = field(default_factory=set)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def calling(self) -> Iterator[Crowd]:
+        """Has them call while the block runs, and waits for the last answers."""
+        with channel_to(self.address) as shared, _many(self.address, self.callers // 2) as own:
+            channels = [*own, *[shared] * (self.callers - len(own))]
+            threads = [
+                threading.Thread(target=self._call, args=(channel, seed))
+                for seed, channel in enumerate(channels)
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                yield self
+            finally:
+                self._stop.set()
+                for thread in threads:
+                    thread.join()
+
+    def wait(self, answers: int) -> None:
+        """Waits until there are so many more calls with an outcome.
+
+        Raises:
+            TimeoutError: There were not, in a minute.
+        """
+        target, end = self.tally.tried + answers, time.monotonic() + SECONDS
+        while self.tally.tried < target:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.tally.fault}: no answers for {SECONDS:.0f} s")
+            time.sleep(0.005)
+
+    def _call(self, channel: grpc.Channel, seed: int) -> None:
+        stub: Any = AnalysisServiceStub(channel)
+        random = np.random.default_rng(seed)
+        while not self._stop.is_set():
+            index = int(random.integers(len(self.truth.requests)))
+            begin = time.monotonic()
+            try:
+                response = stub.Analyze(self.truth.requests[index], timeout=SECONDS)
+            except grpc.RpcError as error:
+                judge_error(error, self.tally, self.allowed)
+                self._stop.wait(_PAUSE)
+            else:
+                self.versions.add(response.model_version)
+                self.tally.check(self.truth.complaint(index, response))
+            self.slowest = max(self.slowest, time.monotonic() - begin)
+
+
+@contextmanager
+def _many(address: str, count: int) -> Iterator[list[grpc.Channel]]:
+    channels = [grpc.insecure_channel(address, options=OPTIONS) for _ in range(count)]
+    try:
+        yield channels
+    finally:
+        for channel in channels:
+            channel.close()

@@ -1,0 +1,212 @@
+"""Clients that do not behave: that do not read, do not finish, or are suddenly gone."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+
+from benchmarks.faults.calls import SECONDS, Crowd, channel_to, good_call, judge_error
+from benchmarks.faults.frames import PREFACE, Wire, framed, unframed, wire_to
+from benchmarks.faults.process import Server
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.truth import Truth
+from benchmarks.faults.world import World
+from trunkline.v1 import analysis_service_pb2 as pb
+from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
+
+ANALYZE = "/trunkline.v1.AnalysisService/Analyze"
+STREAM = "/trunkline.v1.AnalysisService/AnalyzeStream"
+_CALLS = 100
+_MOST_GROWTH = 64.0  # MiB of the server while a client does not read
+_MOST_SECONDS = 10.0  # to exit, of which a drain may take half
+_PERMITS = 64  # documents that a server has room for, to see that none is kept
+
+
+def slow_readers(world: World) -> Tally:
+    """Has clients not read what they asked for, while others go on; at last they read it all."""
+    tally = Tally("slow readers")
+    with world.serving() as server, contextlib.ExitStack() as stack:
+        crowd = Crowd(server.address, world.truth, tally, callers=4)
+        with crowd.calling():
+            crowd.wait(_CALLS)
+            before = server.memory
+            wires = [stack.enter_context(wire_to(server.address, 0)) for _ in range(8)]
+            asked = [ask_without_reading(wire, world.truth, at) for at, wire in enumerate(wires)]
+            streams = [stack.enter_context(_unread(server, world)) for _ in range(2)]
+            crowd.wait(3 * _CALLS)
+            grown = server.memory - before
+            for wire, indices in zip(wires, asked, strict=True):
+                read_at_last(wire, indices, world.truth, tally)
+            for stream in streams:
+                _read_stream(stream, world.truth, tally)
+    tally.notes["MiB more"] = round(grown, 1)
+    tally.check(f"{grown:.0f} MiB more for slow readers" if grown > _MOST_GROWTH else "")
+    return tally
+
+
+def ask_without_reading(wire: Wire, truth: Truth, at: int) -> list[int]:
+    """Makes a call on a wire, which must have no window; returns the index of the request."""
+    index = at % len(truth.requests)
+    wire.greet()
+    wire.open(ANALYZE)
+    wire.send(truth.requests[index].SerializeToString())
+    return [index]
+
+
+def read_at_last(wire: Wire, indices: list[int], truth: Truth, tally: Tally) -> None:
+    """Reads the answers to requests on a wire, and judges them."""
+    try:
+        answers = unframed(wire.take())
+    except OSError as error:
+        tally.lose(f"a reply that was read late: {error}")
+        return
+    if len(answers) != len(indices):
+        tally.lose(f"{len(answers)} replies that were read late, not {len(indices)}")
+    for index, answer in zip(indices, answers, strict=False):
+        tally.check(truth.complaint(index, pb.AnalyzeResponse.FromString(answer)))
+
+
+@contextlib.contextmanager
+def _unread(server: Server, world: World) -> Iterator[Any]:
+    """Opens a stream of many requests whose replies nobody reads yet."""
+    with channel_to(server.address) as channel:
+        stub: Any = AnalysisServiceStub(channel)
+        yield stub.AnalyzeStream(_requests(world.truth, world.times(2000)), timeout=2 * SECONDS)
+
+
+def _requests(truth: Truth, count: int) -> Iterator[pb.AnalyzeStreamRequest]:
+    indices = itertools.islice(itertools.cycle(range(len(truth.requests))), count)
+    for number, index in enumerate(indices):
+        yield pb.AnalyzeStreamRequest(id=f"{number}:{index}", request=truth.requests[index])
+
+
+def _read_stream(stream: Any, truth: Truth, tally: Tally) -> None:
+    seen = set()
+    try:
+        for reply in stream:
+            seen.add(reply.id)
+            if reply.HasField("response"):
+                tally.check(truth.complaint(int(reply.id.partition(":")[2]), reply.response))
+            else:
+                tally.fail(f"stream: {reply.error.message}")
+    except grpc.RpcError as error:
+        judge_error(error, tally)
+    if not seen:
+        tally.lose("a stream that was read late had no reply")
+
+
+def half_open(world: World) -> Tally:
+    """Leaves connections at every stage of a call; others go on, and the server can still end."""
+    tally = Tally("half-open connections")
+    with world.serving("--drain-seconds", 5) as server, contextlib.ExitStack() as stack:
+        crowd = Crowd(server.address, world.truth, tally, callers=4)
+        with crowd.calling():
+            for at in range(world.times(100)):
+                wire = stack.enter_context(wire_to(server.address))
+                STAGES[at % len(STAGES)](wire, world.truth)
+            crowd.wait(2 * _CALLS)
+        begin = time.monotonic()
+        status = server.end(signal.SIGTERM)
+        seconds = time.monotonic() - begin
+        tally.notes["s to exit"] = round(seconds, 2)
+        tally.check(f"exit status {status}, with connections half open" if status else "")
+        tally.check(f"{seconds:.1f} s to exit" if seconds > _MOST_SECONDS else "")
+    return tally
+
+
+def _silent(wire: Wire, truth: Truth) -> None:
+    """Says nothing."""
+
+
+def _half_preface(wire: Wire, truth: Truth) -> None:
+    wire.socket.sendall(PREFACE[: len(PREFACE) // 2])
+
+
+def _only_preface(wire: Wire, truth: Truth) -> None:
+    wire.greet()
+
+
+def _only_headers(wire: Wire, truth: Truth) -> None:
+    wire.greet()
+    wire.open(ANALYZE)
+
+
+def _half_request(wire: Wire, truth: Truth) -> None:
+    wire.greet()
+    wire.open(ANALYZE)
+    data = framed(truth.requests[0].SerializeToString())
+    wire.send_bytes(data[: len(data) // 2], last=False)
+
+
+def _open_stream(wire: Wire, truth: Truth) -> None:
+    wire.greet()
+    wire.open(STREAM)
+    request = pb.AnalyzeStreamRequest(id="1", request=truth.requests[0])
+    wire.send(request.SerializeToString(), last=False)
+
+
+STAGES = (_silent, _half_preface, _only_preface, _only_headers, _half_request, _open_stream)
+"""(wire, truth) goes so far into a call."""
+
+
+def vanishing(world: World) -> Tally:
+    """Breaks connections off while their calls are at work; no permit of theirs is kept."""
+    tally = Tally("clients that vanish")
+    limits = ("--max-in-flight", _PERMITS, "--max-documents", _PERMITS)
+    with world.serving(*limits) as server, channel_to(server.address) as channel:
+        crowd = Crowd(server.address, world.truth, tally, callers=4, allowed=_full)
+        random = np.random.default_rng(1)
+        with crowd.calling():
+            for at in range(world.times(400)):
+                vanish(server, world.truth, at, random)
+            crowd.wait(_CALLS)
+        _check_room(channel, world.truth, tally)
+        good_call(channel, world.truth, tally)
+    return tally
+
+
+def vanish(server: Server, truth: Truth, at: int, random: np.random.Generator) -> None:
+    """Sends a call, one request or several on a stream, and is gone somewhere in the middle."""
+    with wire_to(server.address) as wire:
+        wire.greet()
+        wire.open(STREAM if at % 2 else ANALYZE)
+        request = truth.requests[at % len(truth.requests)]
+        streamed = pb.AnalyzeStreamRequest(id=str(at), request=request)
+        data = framed((streamed if at % 2 else request).SerializeToString()) * (1 + 3 * (at % 2))
+        end = int(random.integers(1, len(data) + 1)) if at % 4 > 1 else len(data)
+        wire.send_bytes(data[:end], last=not at % 2)
+        time.sleep(float(random.uniform(0, 0.004)))
+        wire.vanish()
+
+
+def _full(error: grpc.RpcError) -> str:
+    assert isinstance(error, grpc.Call)
+    full = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return "refused, full" if full else ""
+
+
+def _check_room(channel: grpc.Channel, truth: Truth, tally: Tally) -> None:
+    """Asks for as much as there is room for: a permit that was kept would be missing."""
+    stub: Any = AnalysisServiceStub(channel)
+    documents = [truth.requests[0].documents[0]] * _PERMITS
+    request = pb.AnalyzeRequest(model=truth.name, documents=documents)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:  # the last of the vanished may still be at work
+        try:
+            response = stub.Analyze(request, timeout=SECONDS)
+        except grpc.RpcError as error:
+            if not _full(error):
+                judge_error(error, tally)
+                return
+            time.sleep(0.02)
+        else:
+            tally.check("" if len(response.results) == _PERMITS else "too few results")
+            return
+    tally.fail("permits of vanished clients are kept")

@@ -1,0 +1,118 @@
+"""Faults of the machine: its clock, its disk, its descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import resource
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from benchmarks.faults.calls import Crowd, channel_to, code_of, good_call, judge_error, none
+from benchmarks.faults.process import Server
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.world import World
+from trunkline.v1 import analysis_service_pb2 as pb
+from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
+
+_CALLS = 200
+_FULL = Path("/dev/full")
+_SMALL = 2048  # bytes, the largest file that a server with a full disk may write
+_SPARE = 6  # descriptors left to a server that runs out
+_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.MULTILINE)
+
+
+def clock_jumps(world: World) -> Tally:
+    """Has the wall clock jump by a day at every look: deadlines go by a clock that does not."""
+    tally = Tally("clock jumps")
+    jumping = "benchmarks.faults.jumping_clock"
+    with world.serving("--log-calls", module=jumping) as server:
+        crowd = Crowd(server.address, world.truth, tally, callers=4)
+        with crowd.calling(), channel_to(server.address) as channel:
+            for _ in range(world.times(20)):
+                crowd.wait(_CALLS // 20)
+                _expire(channel, world, tally)
+        tally.notes["hours between log lines at most"] = jumped = _hours(server.log)
+        tally.check("" if jumped > 1 else "the clock did not jump")
+    return tally
+
+
+def _expire(channel: grpc.Channel, world: World, tally: Tally) -> None:
+    """Makes a call that cannot be done in time, which must be told neither late nor as else."""
+    stub: Any = AnalysisServiceStub(channel)
+    documents = [document for one in world.truth.requests for document in one.documents]
+    request = pb.AnalyzeRequest(model=world.truth.name, documents=documents)
+    begin = time.monotonic()
+    try:
+        stub.Analyze(request, timeout=0.002)
+        tally.survive("answered in 2 ms")
+    except grpc.RpcError as error:
+        quick = time.monotonic() - begin < 1
+        judge_error(error, tally, _expired if quick else none)
+
+
+def _expired(error: grpc.RpcError) -> str:
+    late = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    return "expired" if code_of(error) in late else ""
+
+
+def _hours(log: Path) -> int:
+    """Returns the most hours between two neighbouring lines of a log."""
+    stamps = _STAMP.findall(log.read_text(encoding="utf-8"))
+    times = [datetime.fromisoformat(stamp) for stamp in stamps]
+    gaps = [abs(b - a).total_seconds() for a, b in itertools.pairwise(times)]
+    return int(max(gaps, default=0) / 3600)
+
+
+def full_disk(world: World) -> Tally:
+    """Lets no line of the log be written, from the start or from some size on."""
+    tally = Tally("disk full for logs")
+    if _FULL.exists():
+        with world.serving("--log-calls", log=str(_FULL)) as server:
+            _answers_on(server, world, tally)
+    with world.serving("--log-calls") as server:
+        limits = (_SMALL, resource.RLIM_INFINITY)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
+        _answers_on(server, world, tally)
+        written = server.log.stat().st_size
+        tally.check(f"{written} bytes of log, so the disk was not full" if written > _SMALL else "")
+    return tally
+
+
+def _answers_on(server: Server, world: World, tally: Tally) -> None:
+    crowd = Crowd(server.address, world.truth, tally, callers=4)
+    with crowd.calling():
+        crowd.wait(_CALLS)
+    status = server.process.poll()
+    tally.check("" if status is None else f"the server ended with {status}")
+
+
+def descriptors(world: World) -> Tally:
+    """Takes all descriptors of a server: who is connected goes on, others get in afterwards."""
+    tally = Tally("descriptor exhaustion")
+    with world.serving() as server:
+        crowd = Crowd(server.address, world.truth, tally, callers=4)
+        with crowd.calling(), contextlib.ExitStack() as stack:
+            crowd.wait(_CALLS)
+            few = server.descriptors + _SPARE
+            _, most = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (few, most))
+            for _ in range(world.times(100) + 4 * _SPARE):
+                stack.enter_context(_connection(server))
+            crowd.wait(_CALLS)
+            taken = few - server.descriptors
+            tally.check(f"{taken} descriptors were still free" if taken > 0 else "")
+        with channel_to(server.address) as channel:
+            good_call(channel, world.truth, tally)
+    return tally
+
+
+def _connection(server: Server) -> socket.socket:
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), 10)

@@ -1,0 +1,118 @@
+"""Requests that are not what the API says, by the thousand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from benchmarks.faults.calls import (
+    SECONDS,
+    channel_to,
+    code_of,
+    good_call,
+    is_ours,
+    judge_error,
+    raw_call,
+    words_of,
+)
+from benchmarks.faults.inference import INFER, Malformed, Requests
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.world import World
+
+_CALLERS = 4
+_OPEN_INFERENCE = 10_000
+_MUTATED = 2_000
+_BETWEEN = 50  # faulty requests between two good ones
+_METHODS = (
+    "/inference.GRPCInferenceService/None",
+    "/trunkline.v1.AnalysisService/None",
+    "/trunkline.v1.None/Analyze",
+    "/x",
+    "/" + "x" * 4000,
+)
+
+
+def open_inference(world: World) -> Tally:
+    """Sends faulty Open Inference requests, and good ones in between that must be answered."""
+    tally = Tally("malformed Open Inference requests")
+    with world.serving() as server, ThreadPoolExecutor(_CALLERS) as callers:
+
+        def call(seed: int) -> None:
+            with channel_to(server.address) as channel:
+                many_malformed(channel, Requests(world.truth, seed), tally, count)
+
+        count = world.times(_OPEN_INFERENCE // _CALLERS)
+        for done in [callers.submit(call, seed) for seed in range(_CALLERS)]:
+            done.result()
+        with channel_to(server.address) as channel:
+            _unknown_methods(channel, tally)
+            good_call(channel, world.truth, tally)
+    return tally
+
+
+def many_malformed(channel: grpc.Channel, requests: Requests, tally: Tally, count: int) -> None:
+    """Sends so many faulty requests."""
+    infer = channel.unary_unary(INFER)
+    for at in range(count):
+        _send(infer, requests.malformed(), tally)
+        if at % _BETWEEN == 0:
+            _send_good(infer, requests, tally)
+
+
+def _send(infer: grpc.UnaryUnaryMultiCallable, request: Malformed, tally: Tally) -> None:
+    try:
+        infer(request.data, timeout=SECONDS)
+        tally.fail(f"{request.fault}: answered")
+    except grpc.RpcError as error:
+        if code_of(error) in request.codes and is_ours(error):
+            tally.survive()
+        elif is_ours(error):
+            tally.fail(f"{request.fault}: {words_of(error)}")
+        else:
+            judge_error(error, tally)
+
+
+def _send_good(infer: grpc.UnaryUnaryMultiCallable, requests: Requests, tally: Tally) -> None:
+    data, texts = requests.good()
+    try:
+        tally.check(requests.complaint(infer(data, timeout=SECONDS), texts))
+    except grpc.RpcError as error:
+        judge_error(error, tally)
+
+
+def _unknown_methods(channel: grpc.Channel, tally: Tally) -> None:
+    for path in _METHODS:
+        try:
+            channel.unary_unary(path)(b"", timeout=SECONDS)
+            tally.fail(f"{path[:40]}: answered")
+        except grpc.RpcError as error:
+            unknown = code_of(error) is grpc.StatusCode.UNIMPLEMENTED
+            tally.check("" if unknown else f"{path[:40]}: {words_of(error)}")
+
+
+def mutated(world: World) -> Tally:
+    """Sends requests with changed bytes; the model itself says what each must be answered."""
+    tally = Tally("mutated trunkline.v1 requests")
+    originals = [one.SerializeToString() for one in world.truth.requests]
+    chance = random.Random(3)
+    with world.serving() as server, channel_to(server.address) as channel:
+        for at in range(world.times(_MUTATED)):
+            raw_call(channel, mutation(originals, chance), world.truth, tally)
+            if at % _BETWEEN == 0:
+                good_call(channel, world.truth, tally, at)
+    return tally
+
+
+def mutation(originals: Sequence[bytes], chance: random.Random) -> bytes:
+    """Returns one of some byte strings with a few changes."""
+    data = bytearray(chance.choice(originals))
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data) + 1)
+        end = min(len(data), at + chance.randint(0, 6))
+        data[at:end] = chance.choice(
+            (b"", chance.randbytes(end - at), chance.randbytes(3), bytes(data[end:at:-1]))
+        )
+    return bytes(data)

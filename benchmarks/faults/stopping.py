@@ -1,0 +1,109 @@
+"""Servers that are told to end, or are killed, while they have work."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import grpc
+import psutil
+
+from benchmarks.faults.calls import Crowd, code_of, cut, is_ours, refused
+from benchmarks.faults.counted import HEARD
+from benchmarks.faults.process import Server
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.world import World
+
+_BETWEEN = 120  # calls before each signal
+_AT_ONCE = 2.0  # seconds within which the calls of a process that died must end
+
+
+def sigterm(world: World) -> Tally:
+    """Ends servers under load: what they accepted is answered, and they exit with 0.
+
+    gRPC itself cancels calls that come in while it shuts down, before the server hears of them. So
+    that none of those was accepted, the calls that the server has heard of are counted there too.
+    """
+    tally = Tally("SIGTERM under load")
+    for _ in range(world.times(5)):
+        with world.serving(module="benchmarks.faults.counted") as server:
+            crowd = Crowd(server.address, world.truth, Tally(tally.fault), allowed=_ending)
+            with crowd.calling():
+                crowd.wait(_BETWEEN)
+                begin = time.monotonic()
+                status = server.end(signal.SIGTERM)
+                seconds = time.monotonic() - begin
+            _check_heard(server, crowd.tally)
+        tally.add(crowd.tally)
+        tally.check(f"exit status {status}" if status else "")
+        _slowest(tally, "s to exit", seconds)
+    return tally
+
+
+_UNHEARD = "cancelled by gRPC"
+
+
+def _ending(error: grpc.RpcError) -> str:
+    bare = code_of(error) is grpc.StatusCode.CANCELLED and not is_ours(error)
+    return _UNHEARD if bare else refused(error)
+
+
+def _check_heard(server: Server, tally: Tally) -> None:
+    """Checks that whatever the server has heard of got its answer or its refusal from there."""
+    (line,) = [one for one in server.log.read_text().splitlines() if one.startswith(HEARD)]
+    heard = int(line.removeprefix(HEARD))
+    unheard = tally.notes.get(_UNHEARD, 0) + tally.notes.get("unreachable", 0)
+    for _ in range(heard - (tally.tried - unheard)):
+        tally.lose("a call was accepted and cancelled")
+
+
+def kill_server(world: World) -> Tally:
+    """Kills servers under load: their calls end at once, as ones that may be tried again."""
+    tally = Tally("kill -9 of a lone server")
+    for _ in range(world.times(3)):
+        with world.serving() as server:
+            crowd = Crowd(server.address, world.truth, tally, allowed=cut)
+            with crowd.calling():
+                crowd.wait(_BETWEEN)
+                server.end(signal.SIGKILL)
+                crowd.wait(crowd.callers)
+            _check_quick(crowd)
+    return tally
+
+
+def kill_engine(world: World) -> Tally:
+    """Kills engines under load: calls end at once, and a new engine answers the next."""
+    return _kill_part(world, "kill -9 of the engine", "engine")
+
+
+def kill_front(world: World) -> Tally:
+    """Kills front processes under load: their connections break, others go on."""
+    return _kill_part(world, "kill -9 of a front", "front")
+
+
+def _kill_part(world: World, fault: str, part: str) -> Tally:
+    tally = Tally(fault)
+    with world.serving("--fronts", 2) as server:
+        crowd = Crowd(server.address, world.truth, tally, allowed=cut)
+        with crowd.calling():
+            for _ in range(world.times(5)):
+                crowd.wait(_BETWEEN)
+                _victim(server, part).kill()
+                crowd.wait(_BETWEEN)
+        _check_quick(crowd)
+    return tally
+
+
+def _victim(server: Server, part: str) -> psutil.Process:
+    """Returns the first child process whose name or command says what part it is."""
+    raise NotImplementedError
+
+
+def _check_quick(crowd: Crowd) -> None:
+    _slowest(crowd.tally, "s at most", crowd.slowest)
+    late = crowd.slowest > _AT_ONCE
+    crowd.tally.check(f"a call took {crowd.slowest:.1f} s to end" if late else "")
+
+
+def _slowest(tally: Tally, note: str, seconds: float) -> None:
+    tally.notes[note] = max(tally.notes.get(note, 0.0), round(seconds, 2))

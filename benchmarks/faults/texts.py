@@ -1,0 +1,123 @@
+"""Texts at the edges of what can be said, and beyond."""
+
+from __future__ import annotations
+
+import grpc
+
+from benchmarks.faults.calls import channel_to, good_call, raw_call
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.world import World
+from trunkline import Document
+from trunkline.errors import InvalidInput
+from trunkline.v1 import analysis_service_pb2 as pb
+from trunkline_serve.rpc.requests import request_to_pb
+
+_LARGE = 1_000_000
+_LIMIT = 262_144  # the server's default
+_BRIEF = "text-classification"
+_SECONDS = 300.0  # for a text of a megabyte
+
+ODD = (
+    "",
+    " ",
+    "\n\r\t\u3000",
+    "\0",
+    "Ada\0 in\0Rome",
+    "😀",
+    "👩‍👩‍👧‍👦 🇨🇭 👍🏽 in Bern",
+    "שלום עולם, רומא",
+    "مرحبا بالعالم في القاهرة",
+    "Ada \u202eemoR ni\u202c lives",
+    "e\u0301" * 40,
+    "\ufeffAda in Rome",
+    "\u200b\u200d\ufe0f",
+    "\ufffd\ufffe\uffff\U0010ffff",
+    "東京 " * 50,
+    "[CLS] [SEP] [PAD] [MASK] <s> </s>",
+    "x" * 5000,
+    "." * 3000,
+    "a " * 3000,
+    "\uff21\uff44\uff41 ㏂ ﷺ",
+)
+"""Texts that all must be answered as the model answers them in process."""
+
+
+def odd_texts(world: World) -> Tally:
+    """Sends every odd text; the answers are the model's own."""
+    tally = Tally("odd texts")
+    with world.serving() as server, channel_to(server.address) as channel:
+        for data in odd_requests():
+            raw_call(channel, data, world.truth, tally)
+        _refused_here(tally)
+        good_call(channel, world.truth, tally)
+    return tally
+
+
+def odd_requests() -> list[bytes]:
+    """Returns a request for each odd text, and some with texts that are no Unicode."""
+    return [*map(_request, ODD), *_not_unicode()]
+
+
+def large_text(world: World) -> Tally:
+    """Sends a megabyte of text: refused over the limit, and answered where the limit is higher."""
+    tally = Tally("1 MB of text")
+    sentence = world.truth.documents[0].text + " "
+    large = (sentence * (_LARGE // len(sentence) + 1))[:_LARGE]
+    data = _request(large, _brief_task(world))
+    with world.serving() as server, channel_to(server.address) as channel:
+        _refused(channel, data, tally)
+        good_call(channel, world.truth, tally)
+    with (
+        world.serving("--max-text-bytes", 2 * _LARGE) as server,
+        channel_to(server.address) as channel,
+    ):
+        raw_call(channel, data, world.truth, tally, seconds=_SECONDS)
+        good_call(channel, world.truth, tally)
+    return tally
+
+
+def _brief_task(world: World) -> tuple[str, ...]:
+    """Returns the task with the shortest answers: a megabyte of tags is not what is tried here."""
+    brief = [spec.name for spec in world.truth.tasks if spec.kind == _BRIEF]
+    return tuple(brief[:1])
+
+
+def _request(text: str, tasks: tuple[str, ...] = ()) -> bytes:
+    document = pb.Document(text=text, tasks=tasks)
+    return pb.AnalyzeRequest(documents=[document]).SerializeToString()
+
+
+def _not_unicode() -> list[bytes]:
+    """Returns requests with bytes that no string has: lone surrogates, overlong forms, Latin-1."""
+    broken = (b"\xed\xa0\x80", b"\xed\xb0\x80 Ada", b"\xc0\x80", b"Z\xfcrich", b"\xf5\x80\x80\x80")
+    return [_bytes_field(3, _bytes_field(1, one)) for one in broken]
+
+
+def _bytes_field(number: int, data: bytes) -> bytes:
+    """Returns a field of a message, as it is written: for what the library refuses to write.
+
+    The data must be shorter than 128 bytes.
+    """
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+def _refused_here(tally: Tally) -> None:
+    """Asks the client's own side to send a lone surrogate, which it must refuse."""
+    try:
+        request_to_pb([Document("Ada \ud800 in Rome")], "", 0)
+        tally.fail("a lone surrogate was written into a request")
+    except InvalidInput as error:
+        tally.check("" if error.field == "documents[0]" else f"names {error.field}")
+
+
+def _refused(channel: grpc.Channel, data: bytes, tally: Tally) -> None:
+    method = channel.unary_unary("/trunkline.v1.AnalysisService/Analyze")
+    try:
+        method(data, timeout=60)
+        tally.fail(f"a text over {_LIMIT} bytes was answered")
+    except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)
+        right = error.code() is grpc.StatusCode.INVALID_ARGUMENT and str(_LIMIT) in str(
+            error.details()
+        )
+        tally.check("" if right else f"{error.code().name}: {error.details()}")

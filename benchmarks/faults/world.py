@@ -1,0 +1,69 @@
+"""What every fault is tried on: versions of a bundle, the truth about them, a place to write."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.faults.process import Server, serving
+from benchmarks.faults.truth import Truth
+from benchmarks.faults.versions import reversioned
+from trunkline.bundle import open_bundle
+
+VERSIONS = 3
+
+
+@dataclass(frozen=True)
+class World:
+    """What faults are tried on.
+
+    Attributes:
+        versions: A bundle for each version, oldest first.
+        truth: What they answer.
+        scratch: A folder to write to.
+        size: How much to try, as a factor: 1 for the report, less for tests.
+    """
+
+    versions: Sequence[Path]
+    truth: Truth
+    scratch: Path
+    size: float
+
+    def times(self, count: int) -> int:
+        """Returns how often to do what the report does `count` times."""
+        return max(1, round(count * self.size))
+
+    def serving(
+        self, *flags: object, module: str = "trunkline", log: str = ""
+    ) -> AbstractContextManager[Server]:
+        """Runs a server of the oldest version."""
+        graph = ("--graph", self.truth.graph, "--threads", 2)
+        return serving([self.versions[0]], *graph, *flags, module=module, log=log)
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Makes a folder for bundles that come and go."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            yield Path(folder)
+
+    def copy(self, version: int, folder: Path, name: str) -> Path:
+        """Puts a copy of a version into a folder, under a name."""
+        return shutil.copytree(self.versions[version], folder / name)
+
+
+@contextmanager
+def world(bundle: Path, size: float = 1.0, seed: int = 0) -> Iterator[World]:
+    """Makes other versions of a bundle, and learns what they answer."""
+    with tempfile.TemporaryDirectory(prefix="trunkline-faults-") as scratch:
+        own, folder = open_bundle(bundle).manifest.version, Path(scratch) / "versions"
+        folder.mkdir()
+        others = [
+            reversioned(bundle, folder / f"v{version}", version)
+            for version in range(own + 1, own + VERSIONS)
+        ]
+        versions = [bundle, *others]
+        yield World(versions, Truth(versions, seed=seed), Path(scratch), size)

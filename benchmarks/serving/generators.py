@@ -1,0 +1,72 @@
+"""Load generators in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+
+from benchmarks.serving.load import Order, Report, generate
+
+_STRIDE = 37  # between the first requests of processes, so that they do not send the same at once
+
+
+class Generators:
+    """Processes that make load; use it in a `with` block.
+
+    Args:
+        processes: That share an order. One more stands by for health checks.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(processes + 1, mp_context=context)
+
+    def __enter__(self) -> Generators:
+        list(self._pool.map(_start, range(self._processes + 1)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown()
+
+    def run(self, order: Order, *aside: Order) -> list[Report]:
+        """Does an order, and at the same time others, each in one process.
+
+        Returns:
+            The report of the order, then those of the others.
+        """
+        parts = [
+            replace(
+                order,
+                loop=order.loop.share(self._processes, at),
+                first=order.first + at * _STRIDE,
+            )
+            for at in range(self._processes)
+        ]
+        running = [self._pool.submit(_generate, one) for one in (*parts, *aside)]
+        reports = _results(running)
+        whole = reports[0]
+        for report in reports[1 : self._processes]:
+            whole.add(report)
+        return [whole, *reports[self._processes :]]
+
+
+def _results(running: Sequence[Future[Report]]) -> list[Report]:
+    return [one.result() for one in running]
+
+
+def _start(number: int) -> None:
+    """Makes a process import what it needs before the first clock runs."""
+
+
+def _generate(order: Order) -> Report:
+    return asyncio.run(generate(order))

@@ -1,0 +1,44 @@
+"""Environments for peers: each its own, since their requirements do not go together."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.serving.processes import ServerError
+
+ROOT = Path(__file__).parents[3]
+_FOLDER = ROOT / ".tools" / "peers"
+_SAME = ("numpy", "onnxruntime", "tokenizers")  # as Trunkline has them in this run
+
+
+def python_of(name: str, requirement: str) -> str:
+    """Returns the Python of a peer's environment, which is built if it is not there yet.
+
+    Args:
+        name: Of the peer.
+        requirement: What pip installs, e.g. `mosec==0.9.8`.
+
+    Raises:
+        ServerError: pip could not; has its last line.
+    """
+    wanted = [requirement, *(f"{one}=={metadata.version(one)}" for one in _SAME)]
+    folder = _FOLDER / name
+    python, done = folder / "bin" / "python", folder / ".installed"
+    if not done.is_file() or done.read_text().split() != wanted:
+        venv.create(folder, clear=True, with_pip=True)
+        _install(name, str(python), wanted)
+        done.write_text("\n".join(wanted) + "\n")
+    return str(python)
+
+
+def _install(name: str, python: str, wanted: list[str]) -> None:
+    print(f"{name}: installing into {_FOLDER.name}/{name}", file=sys.stderr, flush=True)
+    command = [python, "-m", "pip", "install", "--quiet", "--no-compile", *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise ServerError(f"{name}: pip: {(errors or ['it failed'])[-1]}")

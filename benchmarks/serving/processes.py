@@ -1,0 +1,163 @@
+"""Servers in processes of their own, which stand still while it is not their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.serving.targets import Failed, Refused, Target
+from trunkline.errors import TrunklineError
+
+_START_SECONDS = 40
+_STOP_SECONDS = 15
+_PAUSE = 0.2
+_TOLD = 300  # characters of a server's last words
+
+
+class ServerError(TrunklineError):
+    """A server did not start, or does not do its work."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, and the processes it is made of.
+
+    Attributes:
+        name: What it is called in results.
+        target: Where its calls go.
+        process: The first of its processes; the others are of the same group.
+    """
+
+    name: str
+    target: Target
+    process: subprocess.Popen[bytes]
+
+    def freeze(self) -> None:
+        """Stops all its processes where they are, so that idle loops take no CPU time."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets them go on."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Lets the server run for as long as the block does."""
+        self.thaw()
+        try:
+            yield
+        finally:
+            self.freeze()
+
+    def cpu_seconds(self) -> float:
+        """Returns the CPU time of all its processes so far."""
+        times = [one.cpu_times() for one in self._processes()]
+        return sum(one.user + one.system for one in times)
+
+    def resident(self) -> int:
+        """Returns the resident memory of all its processes, in bytes."""
+        return sum(one.memory_info().rss for one in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        first = psutil.Process(self.process.pid)
+        return [first, *first.children(recursive=True)]
+
+
+def free_port() -> int:
+    """Returns a port of the loopback address that nobody listens on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+@contextmanager
+def started(
+    name: str,
+    target: Target,
+    command: Sequence[str],
+    probe: bytes,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """Starts a server, and stops it after the block.
+
+    Args:
+        name: What it is called.
+        target: Where its calls will go.
+        command: What starts it.
+        probe: A request; the server is ready once it answers it.
+        log: File for what it prints.
+        environment: Variables to set for it.
+
+    Yields:
+        The server, frozen.
+
+    Raises:
+        ServerError: It did not start; has the last line that it printed.
+    """
+    variables = os.environ | (environment or {})
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            command, stdout=out, stderr=out, env=variables, start_new_session=True
+        ) as process,
+    ):
+        server = Server(name, target, process)
+        try:
+            asyncio.run(_answers(server, probe, log))
+            server.freeze()
+            yield server
+        finally:
+            _stop(server)
+
+
+async def _answers(server: Server, probe: bytes, log: Path) -> None:
+    """Waits until a server answers."""
+    end = time.monotonic() + _START_SECONDS
+    said = "no answer"
+    while time.monotonic() < end:
+        if server.process.poll() is not None:
+            raise ServerError(f"{server.name}: ended at start: {_last_words(log)}")
+        try:
+            async with server.target.connect() as call:
+                await call(probe, _START_SECONDS)
+                return
+        except (Failed, Refused) as error:
+            said = str(error)
+        await asyncio.sleep(_PAUSE)
+    raise ServerError(f"{server.name}: not ready ({said}): {_last_words(log)}")
+
+
+def _last_words(log: Path) -> str:
+    """Returns the last line that names an error, or else the last line."""
+    printed = log.read_text(errors="replace").splitlines()
+    lines = [line.strip() for line in printed if any(map(str.isalpha, line))]
+    named = [line for line in lines if "Error: " in line]
+    return (named or lines or ["it printed nothing"])[-1][:_TOLD]
+
+
+def _stop(server: Server) -> None:
+    """Ends a server and everything it started."""
+    with suppress(ProcessLookupError):
+        server.thaw()
+        os.killpg(server.process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            server.process.wait(_STOP_SECONDS)
+        # What is left of the group: children that outlived their parent.
+        os.killpg(server.process.pid, signal.SIGKILL)
+
+
+async def replies(target: Target, requests: Sequence[bytes]) -> list[bytes]:
+    """Returns the replies to requests, sent one after the other."""
+    async with target.connect() as call:
+        return [await call(one, _START_SECONDS) for one in requests]

@@ -1,0 +1,114 @@
+"""What calls go to: gRPC methods and HTTP paths, as bytes in and bytes out.
+
+Requests are bytes before the clock runs and replies stay bytes: the generator shares the machine
+with the server, and what it does not do cannot slow the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+import grpc
+import grpc.aio
+
+Call = Callable[[bytes, float], Awaitable[bytes]]
+"""(request, seconds it may take) to reply; raises `Refused`, `Expired` or `Failed`."""
+
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each turn
+    ("grpc.enable_retries", 0),
+]
+_BUSY = frozenset({429, 503})  # what HTTP servers refuse with
+_OK = 200
+
+
+class Refused(Exception):
+    """The server has no room."""
+
+
+class Expired(Exception):
+    """There was no answer in time."""
+
+
+class Failed(Exception):
+    """Anything else; the message is a code to count by."""
+
+
+class Target(Protocol):
+    """A place to send requests to. Can be sent to another process."""
+
+    def connect(self) -> AbstractAsyncContextManager[Call]:
+        """Opens connections; the block has what calls."""
+        ...
+
+
+@dataclass(frozen=True)
+class GrpcTarget:
+    """A unary method of a gRPC server.
+
+    Attributes:
+        address: The server's `host:port`.
+        method: The method's path, e.g. `/grpc.health.v1.Health/Check`.
+    """
+
+    address: str
+    method: str
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Call]:
+        """Opens one connection, as a gRPC client does."""
+        async with grpc.aio.insecure_channel(self.address, options=_OPTIONS) as channel:
+            method = channel.unary_unary(self.method)
+
+            async def call(request: bytes, seconds: float) -> bytes:
+                try:
+                    return await method(request, timeout=seconds)
+                except grpc.aio.AioRpcError as error:
+                    raise _GRPC.get(error.code(), Failed)(error.code().name) from None
+
+            yield call
+
+
+_GRPC: dict[grpc.StatusCode, type[Exception]] = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Refused,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Expired,
+}
+
+
+@dataclass(frozen=True)
+class HttpTarget:
+    """A path of an HTTP server that takes JSON.
+
+    Attributes:
+        url: Where to POST to.
+    """
+
+    url: str
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Call]:
+        """Opens a pool of connections that grows to the number of calls at a time."""
+        headers = {"Content-Type": "application/json"}
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+
+            async def call(request: bytes, seconds: float) -> bytes:
+                limit = aiohttp.ClientTimeout(total=seconds)
+                try:
+                    async with session.post(self.url, data=request, timeout=limit) as reply:
+                        body = await reply.read()
+                except TimeoutError:
+                    raise Expired from None
+                except aiohttp.ClientError as error:
+                    raise Failed(type(error).__name__) from None
+                if reply.status != _OK:
+                    raise (Refused if reply.status in _BUSY else Failed)(f"HTTP {reply.status}")
+                return body
+
+            yield call

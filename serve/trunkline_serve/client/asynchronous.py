@@ -1,0 +1,220 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+import grpc
+import grpc.aio
+
+from trunkline import Document, DocumentResult
+from trunkline.errors import TrunklineError
+from trunkline_serve.client.base import LOAD_SECONDS, Base
+from trunkline_serve.client.flow import WINDOW, Flow
+from trunkline_serve.client.messages import (
+    Analysis,
+    AnyDocument,
+    Call,
+    Outcome,
+    describe_model,
+    list_models,
+    load_model,
+    unload_model,
+)
+from trunkline_serve.client.retry import Attempts
+from trunkline_serve.description import Description, Limits, ModelId
+from trunkline_serve.rpc.status import to_error
+
+T = TypeVar("T")
+
+
+class AsyncClient(Base):
+    """Talks to a server from a running event loop; close it, or use it in an `async with` block.
+
+    It takes the arguments of `Base`; its methods do and raise what those of `Client` do.
+    """
+
+    _module = grpc.aio
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()
+
+    # A str is a sequence of str as well; the first signature that fits is meant.
+    @overload
+    async def analyze(  # type: ignore[overload-overlap]
+        self,
+        text: AnyDocument,
+        questions: Sequence[str] = (),
+        tasks: Sequence[str] | None = None,
+        *,
+        text_pair: str | None = None,
+        model: str = "",
+        version: int = 0,
+    ) -> DocumentResult: ...
+
+    @overload
+    async def analyze(
+        self,
+        text: Sequence[AnyDocument],
+        questions: Sequence[str] = (),
+        tasks: Sequence[str] | None = None,
+        *,
+        text_pair: str | Sequence[str] | None = None,
+        model: str = "",
+        version: int = 0,
+    ) -> list[DocumentResult]: ...
+
+    async def analyze(
+        self,
+        text: AnyDocument | Sequence[AnyDocument],
+        questions: Sequence[str] = (),
+        tasks: Sequence[str] | None = None,
+        *,
+        text_pair: str | Sequence[str] | None = None,
+        model: str = "",
+        version: int = 0,
+    ) -> DocumentResult | list[DocumentResult]:
+        """Does what `Client.analyze` does."""
+        asked = Analysis.of(
+            text, questions, tasks, text_pair=text_pair, model=model, version=version
+        )
+        limits = await self._known_limits(model, version) if asked.may_be_long else None
+        return asked.result(await self._all(asked.calls(limits)))
+
+    async def analyze_stream(
+        self,
+        documents: AsyncIterable[AnyDocument] | Iterable[AnyDocument],
+        *,
+        window: int = WINDOW,
+        model: str = "",
+        version: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncIterator[tuple[Document, Outcome]]:
+        """Does what `Client.analyze_stream` does; `documents` are read by a task of their own."""
+        flow, room = Flow(window, model, version), asyncio.Semaphore(window)
+        replies = self._stubs.analysis.AnalyzeStream(**self._arguments(timeout))
+        sender = asyncio.create_task(_send(documents, replies, flow, room))
+        broken: TrunklineError | None = None
+        try:
+            async for reply in replies:
+                document, outcome = flow.answered(reply)
+                room.release()
+                yield document, await self._settled(flow, document, outcome)
+        except grpc.RpcError as error:
+            broken = to_error(error)
+        finally:
+            sender.cancel()
+            replies.cancel()
+        for one in flow.left(broken):
+            yield one
+        flow.check(broken)
+
+    async def models(self) -> list[ModelId]:
+        """Does what `Client.models` does."""
+        return await self._call(list_models())
+
+    async def describe(self, model: str = "", version: int = 0) -> Description:
+        """Does what `Client.describe` does."""
+        return await self._call(describe_model(model, version))
+
+    async def load(
+        self, bundle: str, *, replace: bool = False, timeout: float = LOAD_SECONDS
+    ) -> ModelId:
+        """Does what `Client.load` does."""
+        call = load_model(bundle, replace)
+        return await self._call(call, self._attempts(call.again, timeout))
+
+    async def unload(self, model: str, version: int = 0) -> list[ModelId]:
+        """Does what `Client.unload` does."""
+        return await self._call(unload_model(model, version))
+
+    async def _known_limits(self, model: str, version: int) -> Limits:
+        if self._limits is None:
+            self._limits = (await self.describe(model, version)).limits
+        return self._limits
+
+    async def _all(self, calls: Sequence[Call[T]]) -> list[T]:
+        room = asyncio.Semaphore(self._options.concurrency)
+
+        async def one(call: Call[T]) -> T:
+            async with room:
+                return await self._call(call)
+
+        tasks = [asyncio.create_task(one(call)) for call in calls]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _call(self, call: Call[T], attempts: Attempts | None = None) -> T:
+        attempts = attempts or self._attempts(call.again)
+        while True:
+            try:
+                method = call.method(self._stubs)
+                return call.read(await method(call.request, **self._arguments(attempts.left)))
+            except grpc.RpcError as failed:
+                pause = attempts.pause(call.placed(to_error(failed)))
+            await asyncio.sleep(pause)
+
+    async def _settled(self, flow: Flow, document: Document, outcome: Outcome) -> Outcome:
+        """Asks again for a document of a stream where that makes sense."""
+        if not isinstance(outcome, TrunklineError):
+            return outcome
+        attempts = self._attempts(again=True)
+        try:
+            await asyncio.sleep(attempts.pause(outcome))
+            return (await self._call(flow.alone(document), attempts))[0]
+        except TrunklineError as error:
+            return error
+
+
+async def _send(
+    documents: AsyncIterable[AnyDocument] | Iterable[AnyDocument],
+    replies: Any,
+    flow: Flow,
+    room: asyncio.Semaphore,
+) -> None:
+    """Sends requests while there is room."""
+    with flow.sending():
+        await room.acquire()
+        async for document in _each(documents):
+            if not await _written(replies.write(flow.request(document))):
+                return
+            await room.acquire()
+    await _written(replies.done_writing())
+
+
+async def _written(writing: Awaitable[None]) -> bool:
+    """Returns whether the stream was still there; reading from it tells why it is not."""
+    try:
+        await writing
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        return False
+    return True
+
+
+async def _each(
+    documents: AsyncIterable[AnyDocument] | Iterable[AnyDocument],
+) -> AsyncIterator[AnyDocument]:
+    if isinstance(documents, AsyncIterable):
+        async for document in documents:
+            yield document
+    else:
+        for document in documents:
+            yield document

@@ -1,0 +1,73 @@
+"""A child process of the supervisor: `python -m trunkline_serve.fronts ROLE FOLDER [again]`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trunkline.cli import USAGE_ERROR
+from trunkline.errors import TrunklineError
+from trunkline_serve.fronts.child import Folder, leave_signals, say_failed
+from trunkline_serve.observe.logs import set_up_logs
+
+# A lane that is done must not wait long for the interpreter: Python's own 5 ms are half a batch.
+_SWITCH_SECONDS = 0.0005
+
+
+@dataclass(frozen=True)
+class _Role:
+    """What a child does, as a coroutine function's place, and the event loop it does best on."""
+
+    function: str
+    quick_loop: bool
+
+
+# An engine's loop has little to do, and must not load gRPC.
+_ROLES = {
+    "engine": _Role("trunkline_serve.fronts.computer:compute", quick_loop=False),
+    "front": _Role("trunkline_serve.fronts.front:front", quick_loop=True),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a child; returns its exit status."""
+    leave_signals()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    name, path, *more = arguments
+    folder = Folder(Path(path))
+    set_up_logs(folder.read_settings().log)
+    role = _ROLES[name]
+    try:
+        with asyncio.Runner(loop_factory=_quick_loop() if role.quick_loop else None) as runner:
+            runner.run(_work(role)(folder, again="again" in more))
+    except (TrunklineError, OSError) as error:
+        say_failed(error)
+        return USAGE_ERROR
+    return 0
+
+
+def _work(role: _Role) -> Callable[..., Coroutine[Any, Any, None]]:
+    module, _, function = role.function.partition(":")
+    work: Callable[..., Coroutine[Any, Any, None]] = getattr(
+        importlib.import_module(module), function
+    )
+    return work
+
+
+def _quick_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Returns uvloop's, with which a call costs a quarter less; Python's own if it is missing."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

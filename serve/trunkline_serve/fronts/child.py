@@ -1,0 +1,110 @@
+"""What a child process has from its supervisor: it says when it is ready, and is told when to end.
+
+Both are lines, on standard output and input. The end of the input means that the supervisor is
+gone, and the child goes too: at once, whatever it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trunkline.structure import parse, plain
+from trunkline_serve.description import ModelId
+from trunkline_serve.fronts.failure import pack_error
+from trunkline_serve.settings import Settings
+
+STOP = b"stop\n"
+_READY, _FAILED = "ready", "failed"
+
+
+class Folder:
+    """The private folder of a supervisor and its children.
+
+    Args:
+        path: Exists.
+
+    Attributes:
+        path: As given.
+        socket: Unix socket of the engine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.socket = path / "engine.sock"
+        self._settings = path / "settings.json"
+        self._bundles = path / "bundles.json"
+
+    def write_settings(self, settings: Settings) -> None:
+        """Keeps the settings of all children."""
+        self._settings.write_text(json.dumps(plain(settings)), encoding="utf-8")
+
+    def read_settings(self) -> Settings:
+        """Returns the settings."""
+        return parse(Settings, json.loads(self._settings.read_text(encoding="utf-8")))
+
+    def write_bundles(self, bundles: Sequence[Path]) -> None:
+        """Keeps which bundles are served, for an engine that is started again."""
+        aside = self._bundles.with_suffix(".new")
+        names = [os.fsdecode(path) for path in dict.fromkeys(bundles)]
+        aside.write_text(json.dumps(names), encoding="utf-8")
+        aside.replace(self._bundles)  # at once: the engine may die any time
+
+    def read_bundles(self) -> list[Path]:
+        """Returns the bundles."""
+        return [Path(name) for name in json.loads(self._bundles.read_text(encoding="utf-8"))]
+
+
+class Supervised:
+    """This process as a child. Make it on a running event loop.
+
+    Args:
+        folder: Removed if the supervisor dies.
+
+    Attributes:
+        stop: Set when it is time to end.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.stop = asyncio.Event()
+        self._folder = folder
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._listen, name="trunkline-parent", daemon=True).start()
+
+    def ready(self, models: Sequence[ModelId]) -> None:
+        """Says that this process does its work, and with which models."""
+        _say({_READY: plain(models)})
+
+    def _listen(self) -> None:
+        """Waits for the supervisor's word, or its end."""
+        # Not sys.stdin: its lock would be held when the interpreter ends.
+        while said := os.read(0, len(STOP)):
+            if said == STOP:
+                self._loop.call_soon_threadsafe(self.stop.set)
+        shutil.rmtree(self._folder.path, ignore_errors=True)
+        os._exit(1)
+
+
+def say_failed(error: BaseException) -> None:
+    """Says why this process cannot start."""
+    _say({_FAILED: pack_error(error)})
+
+
+def leave_signals() -> None:
+    """Leaves SIGTERM and SIGINT to the supervisor, though a group of processes may get them.
+
+    The engine must not end before the fronts have answered what they have.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _say(message: Any) -> None:
+    print(json.dumps(message), flush=True)

@@ -1,0 +1,79 @@
+"""A front process: gRPC, tokenising and decoding; rows are computed by the engine process."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing, suppress
+from dataclasses import replace
+
+from trunkline_serve.engine import Engine
+from trunkline_serve.events import Everyone
+from trunkline_serve.fronts.child import Folder, Supervised
+from trunkline_serve.fronts.following import follow
+from trunkline_serve.fronts.remote import Remote
+from trunkline_serve.observe.observer import Observer
+from trunkline_serve.rpc.server import Server
+from trunkline_serve.settings import Settings
+
+_TOKEN_BYTES = 192  # of memory, for a token that may wait: ids and types, and 46 values
+_LEAST_BYTES = 1 << 20
+
+
+async def front(folder: Folder, *, again: bool) -> None:
+    """Serves what the engine does until the supervisor says stop, then drains.
+
+    Args:
+        folder: Holds the settings and the engine's socket.
+        again: Without meaning for a front: it keeps nothing.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+    """
+    child = Supervised(folder)
+    settings = _shared(folder.read_settings())
+    remote = Remote()
+    with (
+        closing(Engine(remote, settings, Everyone())) as engine,
+        closing(Observer(engine)) as observer,
+    ):
+        server = Server(engine, remote, observer.calls, reuse_port=True)
+        linked = asyncio.Event()
+
+        def tell(up: bool) -> None:
+            server.available(up)
+            linked.set()
+
+        following = asyncio.create_task(
+            follow(folder.socket, _memory_bytes(settings), engine.models, remote, tell)
+        )
+        following.add_done_callback(lambda _: child.stop.set())
+        await _either(linked, child.stop)
+        if not child.stop.is_set():
+            await server.start()
+            child.ready(engine.models.ids())
+            await child.stop.wait()
+            await server.stop()
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+
+
+async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
+    """Waits until one of two events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in (one, other)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+def _shared(settings: Settings) -> Settings:
+    """Returns the settings of one front: its share of the documents, but at least one call's."""
+    limits = settings.limits
+    share = -(-limits.max_in_flight // settings.listen.fronts)
+    most = max(share, limits.max_documents)
+    return replace(settings, limits=replace(limits, max_in_flight=most))
+
+
+def _memory_bytes(settings: Settings) -> int:
+    tokens = settings.limits.max_queue_tokens // settings.listen.fronts
+    return max(tokens * _TOKEN_BYTES, _LEAST_BYTES)

@@ -1,0 +1,191 @@
+"""The parent of an engine and its fronts: starts them, restarts what dies, ends them in order.
+
+It does nothing else, so that nothing else can make it fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from trunkline.errors import ConfigError, RuntimeFault, TrunklineError
+from trunkline_serve.description import ModelId
+from trunkline_serve.fronts.address import Port
+from trunkline_serve.fronts.child import STOP, Folder
+from trunkline_serve.fronts.failure import unpack_error
+from trunkline_serve.settings import Settings
+
+_log = logging.getLogger("trunkline_serve")
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 5.0  # seconds before a start after a death
+_STEADY = 10.0  # seconds of life after which a death is the first one again
+_END_SECONDS = 5.0  # to send the last replies, and to finish a batch
+_LONGEST_PATH = 100  # bytes; the system takes a few more for a Unix socket
+
+
+def supervise(bundles: Sequence[Path], settings: Settings) -> None:
+    """Serves bundles with several processes until SIGTERM or SIGINT.
+
+    Prints `serving NAME version N on HOST:PORT` per model to stdout when all fronts are ready.
+
+    Raises:
+        BundleError: A bundle is broken, fails its self-test, or is given twice.
+        ConfigError: A setting makes no sense, or the address cannot be listened on.
+        RuntimeFault: A process could not be started; the log says why.
+    """
+    if sys.platform != "linux":
+        raise ConfigError("listen.fronts: several processes need Linux; leave it 0")
+    with closing(Port(settings.listen)) as port, _folder() as folder:
+        listen = replace(settings.listen, port=port.number)
+        settings = replace(settings, listen=listen)
+        folder.write_settings(settings)
+        folder.write_bundles(bundles)
+        asyncio.run(_supervise(folder, settings))
+
+
+@contextmanager
+def _folder() -> Iterator[Folder]:
+    """Gives a folder that only this user can read, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="trunkline-", ignore_cleanup_errors=True) as path:
+        folder = Folder(Path(path))
+        if len(bytes(folder.socket)) > _LONGEST_PATH:
+            raise ConfigError(f"TMPDIR: {path} is too long a path for a socket; set another one")
+        yield folder
+
+
+async def _supervise(folder: Folder, settings: Settings) -> None:
+    family = _Family(folder, settings)
+    stopped = asyncio.create_task(_stop_on_signal().wait())
+    work = asyncio.create_task(family.work())
+    try:
+        await asyncio.wait({stopped, work}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        work.cancel()
+        (ended,) = await asyncio.gather(work, return_exceptions=True)
+        await family.end()
+    if isinstance(ended, Exception):
+        raise ended
+
+
+def _stop_on_signal() -> asyncio.Event:
+    """Returns an event that the first SIGTERM or SIGINT sets; a second one kills as usual."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopped
+
+
+class _Family:
+    """An engine and its fronts."""
+
+    def __init__(self, folder: Folder, settings: Settings) -> None:
+        self._engine = _Child("engine", folder)
+        self._fronts = [_Child("front", folder) for _ in range(settings.listen.fronts)]
+        self._listen = settings.listen
+        self._drain_seconds = settings.drain_seconds
+
+    async def work(self) -> None:
+        """Starts all, and then whoever dies again; for ever.
+
+        Raises:
+            TrunklineError: The first start failed.
+        """
+        models = await self._engine.start()
+        await asyncio.gather(*(front.start() for front in self._fronts))
+        host = self._listen.host
+        host = f"[{host}]" if ":" in host else host
+        for one in models:
+            where = f"{host}:{self._listen.port}"
+            print(f"serving {one.name} version {one.version} on {where}", flush=True)
+        await asyncio.gather(*(child.keep() for child in (self._engine, *self._fronts)))
+
+    async def end(self) -> None:
+        """Lets the fronts answer what they have, then ends the engine."""
+        drained = self._drain_seconds + _END_SECONDS
+        await asyncio.gather(*(front.end(drained) for front in self._fronts))
+        await self._engine.end(_END_SECONDS)
+
+
+class _Child:
+    """A child process, and the ones that come after it."""
+
+    def __init__(self, role: str, folder: Folder) -> None:
+        self._role = role
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *more: str) -> list[ModelId]:
+        """Starts a process; returns the models it serves as soon as it does.
+
+        Raises:
+            TrunklineError: It cannot, and has ended.
+        """
+        line = [sys.executable, "-P", "-m", "trunkline_serve.fronts", self._role]
+        process = await asyncio.create_subprocess_exec(
+            *line,
+            str(self._folder.path),
+            *more,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C is for the parent alone
+        )
+        self._process = process
+        assert process.stdout is not None
+        said = await process.stdout.readline()
+        if not said:
+            status = await process.wait()
+            raise RuntimeFault(f"the {self._role} process ended at its start, status {status}")
+        message: Mapping[str, Any] = json.loads(said)
+        if "failed" in message:
+            await process.wait()
+            raise unpack_error(message["failed"])
+        return [ModelId(**one) for one in message["ready"]]
+
+    async def keep(self) -> None:
+        """Starts another process whenever one has died, for ever."""
+        pause = _FIRST_PAUSE
+        while True:
+            begun = monotonic()
+            status = await self._ended()
+            if monotonic() - begun > _STEADY:
+                pause = _FIRST_PAUSE
+            _log.error("a %s process died, status %d; another one starts", self._role, status)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)
+            try:
+                await self.start("again")
+            except TrunklineError as error:
+                _log.error("%s", error)
+
+    async def end(self, seconds: float) -> None:
+        """Tells the process to end, and kills it if it takes longer."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.write(STOP)
+        try:
+            await asyncio.wait_for(process.wait(), seconds)
+        except TimeoutError:
+            _log.error("a %s process did not end, it was killed", self._role)
+            process.kill()
+            await process.wait()
+
+    async def _ended(self) -> int:
+        assert self._process is not None
+        return await self._process.wait()

@@ -1,0 +1,134 @@
+"""One serving process: models, engine and gRPC server, from start to drained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from trunkline import Model
+from trunkline.cpu import available_cpus
+from trunkline_serve import notify
+from trunkline_serve.engine import Engine
+from trunkline_serve.events import Everyone
+from trunkline_serve.fronts.supervisor import supervise
+from trunkline_serve.loading import Loader, open_for_serving
+from trunkline_serve.observe.observer import Observer
+from trunkline_serve.rpc.server import Server
+from trunkline_serve.scheduler import Scheduler
+from trunkline_serve.settings import Settings
+
+_log = logging.getLogger("trunkline_serve")
+# A lane that is done must not wait long for the interpreter: Python's own 5 ms are half a batch.
+_SWITCH_SECONDS = 0.0005
+
+
+def run(bundles: Sequence[Path], settings: Settings) -> None:
+    """Serves bundles until SIGTERM or SIGINT.
+
+    Prints `serving NAME version N on HOST:PORT` per model to stdout when ready.
+
+    Raises:
+        BundleError: A bundle is broken, fails its self-test, or is given twice.
+        ConfigError: A setting makes no sense, or the address cannot be listened on.
+    """
+    if settings.listen.fronts:
+        supervise(bundles, settings)
+        return
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    models = [open_for_serving(bundle, settings) for bundle in bundles]
+    asyncio.run(_serve(models, settings))
+
+
+class Host:
+    """All of one serving process. Make and use it on a running event loop.
+
+    Args:
+        models: Served from the start.
+        settings: Of the server.
+
+    Attributes:
+        engine, loader, server: Its parts.
+        metrics_address: `host:port` of its metrics; None if they are not served.
+
+    Raises:
+        BundleError: Two models have the same name and version.
+    """
+
+    def __init__(self, models: Sequence[Model], settings: Settings) -> None:
+        self._settings = settings
+        self._closing = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            events = Everyone()
+            lanes = settings.compute.threads or available_cpus()
+            scheduler = Scheduler(lanes, events, settings.compute.batch_tokens)
+            stack.callback(scheduler.close)
+            self.engine = Engine(scheduler, settings, events)
+            stack.callback(self.engine.close)
+            for model in models:
+                self.engine.models.add(model)
+            self.loader = Loader(
+                self.engine.models, settings, lambda path: open_for_serving(path, settings)
+            )
+            stack.callback(self.loader.close)
+            self.loader.skip(model.bundle.path for model in models)
+            observer = Observer(self.engine)
+            stack.callback(observer.close)
+            self.metrics_address = observer.metrics_address
+            self.server = Server(self.engine, self.loader, observer.calls)
+            self._closing = stack.pop_all()
+
+    async def start(self) -> str:
+        """Starts serving and returns `host:port`.
+
+        Raises:
+            ConfigError: The address cannot be listened on.
+        """
+        address = await self.server.start()
+        if self._settings.models.folder is not None and self._settings.models.watch_seconds:
+            watch = asyncio.get_running_loop().create_task(self.loader.watch())
+            self._closing.callback(watch.cancel)
+        return address
+
+    async def stop(self) -> None:
+        """Answers what was accepted, within the time the settings give, and ends."""
+        await self.server.stop()
+        self.close()
+
+    def close(self) -> None:
+        """Ends all threads; calls that still wait fail with Unavailable."""
+        self._closing.close()
+
+
+async def _serve(models: Sequence[Model], settings: Settings) -> None:
+    host = Host(models, settings)
+    try:
+        stopped = _stop_on_signal()
+        address = await host.start()
+        for one in host.engine.models.ids():
+            print(f"serving {one.name} version {one.version} on {address}", flush=True)
+        notify.ready()
+        await stopped.wait()
+        notify.stopping()
+        await host.stop()
+    finally:
+        host.close()
+
+
+def _stop_on_signal() -> asyncio.Event:
+    """Returns an event that the first SIGTERM or SIGINT sets; a second one kills as usual."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        loop.call_soon_threadsafe(stopped.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return stopped

@@ -1,0 +1,1 @@
+"""Seeing what a server does: metrics, traces, its log, and `trunkline top`."""

@@ -1,0 +1,95 @@
+"""The models of a server by the names the protocol knows them by."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from trunkline.errors import InvalidInput, NotFound
+from trunkline_serve.engine import Engine
+from trunkline_serve.models import Served
+from trunkline_serve.oip.answers import Answering
+from trunkline_serve.oip.statistics import TENSORS
+from trunkline_serve.oip.tensor_model import TensorModel, bounds_of
+from trunkline_serve.oip.text_model import TextModel
+
+_VERSION = re.compile("[1-9][0-9]{0,17}")
+
+
+def version_of(text: str, field: str) -> int:
+    """Returns the version that a request names; 0 if it names none.
+
+    Raises:
+        InvalidInput: It is no positive number.
+    """
+    if text and not _VERSION.fullmatch(text):
+        raise InvalidInput(field, f"is {text!r}; versions are numbers from 1, or empty")
+    return int(text or 0)
+
+
+class Catalogue:
+    """Finds models. Belongs to the engine's event loop.
+
+    Args:
+        engine: Its models are those found.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: WeakKeyDictionary[Served, tuple[TextModel, TensorModel]] = WeakKeyDictionary()
+
+    async def find(self, name: str, version: int) -> Answering:
+        """Returns a model by one of its names; version 0 is the newest.
+
+        Nothing else has run on the event loop between its being found and this returning.
+
+        Raises:
+            InvalidInput: The name is empty and there are several models.
+            NotFound: There is no such model or version.
+        """
+        models = self._engine.models
+        while True:
+            tensors = name.endswith(TENSORS) and all(one.name != name for one in models.ids())
+            served = models.find(name.removesuffix(TENSORS) if tensors else name, version)
+            if served in self._known:
+                return self._known[served][tensors]
+            await self._learn(served)
+
+    async def versions(self, name: str, version: int) -> list[Answering]:
+        """Returns the served versions of a model by one of its names; 0 stands for all.
+
+        Raises:
+            InvalidInput: As `find`.
+            NotFound: As `find`.
+        """
+        one = await self.find(name, version)
+        return [one] if version else [other for other in await self.all() if other.name == one.name]
+
+    async def all(self) -> Sequence[Answering]:
+        """Returns all models by all their names, sorted by name, then version."""
+        for served in self._engine.models.all():
+            await self._learn(served)
+        served_now = [one for one in self._engine.models.all() if one in self._known]
+        return sorted(
+            (one for served in served_now for one in self._known[served]),
+            key=lambda one: (one.name, one.version),
+        )
+
+    async def ready(self, name: str, version: int) -> bool:
+        """Tells if a model would answer."""
+        try:
+            await self.find(name, version)
+        except NotFound:
+            return False
+        return not self._engine.draining
+
+    async def _learn(self, served: Served) -> None:
+        if served in self._known:
+            return
+        bounds = await asyncio.to_thread(bounds_of, served.model.pipeline.encoder)
+        self._known[served] = (
+            TextModel(self._engine, served),
+            TensorModel(self._engine, served, bounds),
+        )

@@ -1,0 +1,117 @@
+"""Answers in the order of their requests, while several are worked on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.serve.hosting import PATIENCE
+from trunkline_serve.oip.stream import in_order
+
+
+async def each(items: Sequence[int]) -> AsyncIterator[int]:
+    for item in items:
+        yield item
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, PATIENCE))
+
+
+class Answers:
+    """Answers when told to; knows which requests were begun, and which were cancelled."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.cancelled: list[int] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, item: int) -> int:
+        self.begun.append(item)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(item)
+            raise
+        return -item
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(delays=st.lists(st.integers(0, 5), max_size=12), most=st.integers(1, 4))
+def test_replies_come_in_order_whichever_is_done_first(delays: list[int], most: int) -> None:
+    working = high = 0
+
+    async def answer(at: int) -> int:
+        nonlocal working, high
+        working += 1
+        high = max(high, working)
+        for _ in range(delays[at]):
+            await asyncio.sleep(0)
+        working -= 1
+        return at
+
+    async def collect() -> list[int]:
+        return [reply async for reply in in_order(each(range(len(delays))), answer, most)]
+
+    assert run(collect()) == list(range(len(delays)))
+    assert high <= most
+
+
+def test_no_more_is_begun_than_may_be_unanswered() -> None:
+    async def work() -> None:
+        answers = Answers()
+        replies = in_order(each(range(9)), answers, 3)
+        first = asyncio.ensure_future(anext(replies))
+        await settle()
+        assert answers.begun == [0, 1, 2]
+        answers.go.set()
+        assert await first == 0
+        await settle()
+        assert answers.begun == [0, 1, 2], "the first reply is not yet taken"
+        assert await anext(replies) == -1
+        await settle()
+        assert answers.begun == [0, 1, 2, 3]
+        assert [reply async for reply in replies] == [-at for at in range(2, 9)]
+
+    run(work())
+
+
+def test_what_is_begun_is_cancelled_when_the_caller_goes() -> None:
+    async def work() -> None:
+        answers = Answers()
+        replies = in_order(each(range(9)), answers, 3)
+        first = asyncio.ensure_future(anext(replies))
+        await settle()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await settle()
+        assert sorted(answers.cancelled) == [0, 1, 2]
+        assert answers.begun == [0, 1, 2]
+
+    run(work())
+
+
+def test_what_ends_the_requests_is_raised_behind_the_replies() -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("unreadable")
+
+    async def work() -> None:
+        answers = Answers()
+        answers.go.set()
+        replies = in_order(broken(), answers, 4)
+        assert [await anext(replies), await anext(replies)] == [-1, -2]
+        with pytest.raises(ValueError, match="unreadable"):
+            await anext(replies)
+
+    run(work())
