@@ -29,7 +29,10 @@ _MINUTES = 60.0
 
 FAULTS: tuple[Callable[[World], Tally], ...] = (
     stopping.sigterm,
+    stopping.sigterm_fronts,
     stopping.kill_server,
+    stopping.kill_engine,
+    stopping.kill_front,
     changing.reload,
     changing.corrupt_bundles,
     changing.refused_paths,

@@ -28,6 +28,7 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
+ANALYZE = "/trunkline.v1.AnalysisService/Analyze"
 SECONDS = 60.0  # that a call may take; one without an answer by then is lost
 _PAUSE = 0.02  # seconds, after a call that failed
 
@@ -135,10 +136,11 @@ def raw_call(
         versions: Those of which one is served; the oldest by default.
         seconds: That the call may take.
     """
-    method = channel.unary_unary("/trunkline.v1.AnalysisService/Analyze")
+    read = pb.AnalyzeResponse.FromString
+    method: Any = channel.unary_unary(ANALYZE, response_deserializer=read)
     verdicts = [truth.verdict(data, version) for version in versions or truth.versions[:1]]
     try:
-        response = pb.AnalyzeResponse.FromString(method(data, timeout=seconds))
+        response = method(data, timeout=seconds)
     except grpc.RpcError as error:
         if is_ours(error) and code_of(error) in verdicts:
             tally.survive()
@@ -163,7 +165,8 @@ class Crowd:
         tally: Counts them.
         callers: How many.
         allowed: What errors the fault may cause.
-        slowest: Seconds of the slowest call that got its answer or status.
+        slowest: Seconds of the slowest call, whatever became of it.
+        answered: Calls that got an answer, right or wrong.
         versions: Versions that answered.
     """
 
@@ -173,6 +176,7 @@ class Crowd:
     callers: int = 8
     allowed: Allowed = none
     slowest: float = 0.0
+    answered: int = 0
     versions: set[int] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -194,16 +198,29 @@ class Crowd:
                 for thread in threads:
                     thread.join()
 
-    def wait(self, answers: int) -> None:
-        """Waits until there are so many more calls with an outcome.
+    def wait(self, calls: int) -> None:
+        """Waits until so many more calls have an outcome.
 
         Raises:
             TimeoutError: There were not, in a minute.
         """
-        target, end = self.tally.tried + answers, time.monotonic() + SECONDS
-        while self.tally.tried < target:
+        target = self.tally.tried + calls
+        self._wait(lambda: self.tally.tried >= target)
+
+    def recover(self, answers: int) -> None:
+        """Waits until so many more calls were answered.
+
+        Raises:
+            TimeoutError: They were not, in a minute.
+        """
+        target = self.answered + answers
+        self._wait(lambda: self.answered >= target)
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + SECONDS
+        while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(f"{self.tally.fault}: no answers for {SECONDS:.0f} s")
+                raise TimeoutError(f"{self.tally.fault}: too few calls in {SECONDS:.0f} s")
             time.sleep(0.005)
 
     def _call(self, channel: grpc.Channel, seed: int) -> None:
@@ -218,6 +235,7 @@ class Crowd:
                 judge_error(error, self.tally, self.allowed)
                 self._stop.wait(_PAUSE)
             else:
+                self.answered += 1
                 self.versions.add(response.model_version)
                 self.tally.check(self.truth.complaint(index, response))
             self.slowest = max(self.slowest, time.monotonic() - begin)

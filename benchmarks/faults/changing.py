@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def reload(world: World) -> Tally:
     return tally
 
 
-def swap(models: Any, bundles: list[str], at: int, world: World) -> None:
+def swap(models: Any, bundles: Sequence[str], at: int, world: World) -> None:
     """Goes to the next version; after the newest, back to the oldest beside it."""
     place = (at + 1) % len(bundles)
     request = pb.LoadModelRequest(bundle=bundles[place], replace=True)

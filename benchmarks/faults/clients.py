@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.faults.calls import SECONDS, Crowd, channel_to, good_call, judge_error
+from benchmarks.faults.calls import ANALYZE, SECONDS, Crowd, channel_to, good_call, judge_error
 from benchmarks.faults.frames import PREFACE, Wire, framed, unframed, wire_to
 from benchmarks.faults.process import Server
 from benchmarks.faults.tally import Tally
@@ -21,7 +21,6 @@ from benchmarks.faults.world import World
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 
-ANALYZE = "/trunkline.v1.AnalysisService/Analyze"
 STREAM = "/trunkline.v1.AnalysisService/AnalyzeStream"
 _CALLS = 100
 _MOST_GROWTH = 64.0  # MiB of the server while a client does not read

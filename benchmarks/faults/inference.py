@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.faults.truth import Truth
+from benchmarks.faults.truth import Truth, apart
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -52,17 +52,17 @@ class Requests:
         request, texts = self._texts()
         return request.SerializeToString(), texts
 
-    def complaint(self, data: bytes, texts: Sequence[str]) -> str:
+    def complaint(self, response: pb.ModelInferResponse, texts: Sequence[str]) -> str:
         """Returns what is wrong with the answer to a good request; empty if nothing is."""
-        response = pb.ModelInferResponse.FromString(data)
-        version = int(response.model_version)
-        if version not in self._truth.versions:
-            return f"answered by version {version}"
-        wanted = self._truth.annotations(texts, self._tasks, version)
-        found: dict[str, Any] = {}
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
-            found[output.name] = [json.loads(one) for one in _strings_of(raw)]
-        return "" if found == wanted else f"{texts[0][:30]!r} and others: answered otherwise"
+        versions = {str(version): version for version in self._truth.versions}
+        if response.model_version not in versions:
+            return f"answered by version {response.model_version!r}"
+        wanted = self._truth.annotations(texts, self._tasks, versions[response.model_version])
+        try:
+            found = _annotations_of(response)
+        except ValueError as error:
+            return f"answered with what is no JSON: {error}"
+        return apart(wanted, found, "annotations")
 
     def malformed(self) -> Malformed:
         """Returns a request with one fault."""
@@ -109,6 +109,12 @@ class Requests:
 def strings(*texts: bytes) -> bytes:
     """Returns byte strings as they stand in a raw tensor."""
     return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def _annotations_of(response: pb.ModelInferResponse) -> dict[str, Any]:
+    """Returns what an answer says, by task."""
+    outputs = zip(response.outputs, response.raw_output_contents, strict=True)
+    return {one.name: [json.loads(text) for text in _strings_of(raw)] for one, raw in outputs}
 
 
 def _strings_of(raw: bytes) -> list[bytes]:

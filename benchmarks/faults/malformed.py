@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 
@@ -21,6 +22,7 @@ from benchmarks.faults.calls import (
 from benchmarks.faults.inference import INFER, Malformed, Requests
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.world import World
+from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 
 _CALLERS = 4
 _OPEN_INFERENCE = 10_000
@@ -55,14 +57,15 @@ def open_inference(world: World) -> Tally:
 
 def many_malformed(channel: grpc.Channel, requests: Requests, tally: Tally, count: int) -> None:
     """Sends so many faulty requests."""
-    infer = channel.unary_unary(INFER)
+    read = pb.ModelInferResponse.FromString
+    infer: Any = channel.unary_unary(INFER, response_deserializer=read)
     for at in range(count):
         _send(infer, requests.malformed(), tally)
         if at % _BETWEEN == 0:
             _send_good(infer, requests, tally)
 
 
-def _send(infer: grpc.UnaryUnaryMultiCallable, request: Malformed, tally: Tally) -> None:
+def _send(infer: Any, request: Malformed, tally: Tally) -> None:
     try:
         infer(request.data, timeout=SECONDS)
         tally.fail(f"{request.fault}: answered")
@@ -75,7 +78,7 @@ def _send(infer: grpc.UnaryUnaryMultiCallable, request: Malformed, tally: Tally)
             judge_error(error, tally)
 
 
-def _send_good(infer: grpc.UnaryUnaryMultiCallable, requests: Requests, tally: Tally) -> None:
+def _send_good(infer: Any, requests: Requests, tally: Tally) -> None:
     data, texts = requests.good()
     try:
         tally.check(requests.complaint(infer(data, timeout=SECONDS), texts))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
-from benchmarks.faults.calls import channel_to, good_call, raw_call
+from benchmarks.faults.calls import ANALYZE, channel_to, good_call, raw_call
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.world import World
 from trunkline import Document
@@ -13,6 +15,7 @@ from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.rpc.requests import request_to_pb
 
 _LARGE = 1_000_000
+_TOKENS = 4_000_000  # that a server for such texts lets wait
 _LIMIT = 262_144  # the server's default
 _BRIEF = "text-classification"
 _SECONDS = 300.0  # for a text of a megabyte
@@ -68,7 +71,7 @@ def large_text(world: World) -> Tally:
         _refused(channel, data, tally)
         good_call(channel, world.truth, tally)
     with (
-        world.serving("--max-text-bytes", 2 * _LARGE) as server,
+        world.serving("--max-text-bytes", 2 * _LARGE, "--max-queue-tokens", _TOKENS) as server,
         channel_to(server.address) as channel,
     ):
         raw_call(channel, data, world.truth, tally, seconds=_SECONDS)
@@ -111,7 +114,7 @@ def _refused_here(tally: Tally) -> None:
 
 
 def _refused(channel: grpc.Channel, data: bytes, tally: Tally) -> None:
-    method = channel.unary_unary("/trunkline.v1.AnalysisService/Analyze")
+    method: Any = channel.unary_unary(ANALYZE)
     try:
         method(data, timeout=60)
         tally.fail(f"a text over {_LIMIT} bytes was answered")

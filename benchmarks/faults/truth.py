@@ -123,13 +123,14 @@ def difference(expected: Expected, found: Expected) -> str:
         return f"{len(expected)} results became {len(found)}"
     for at, (want, got) in enumerate(zip(expected, found, strict=True)):
         if want != got:
-            complaint = _apart(MessageToDict(want), MessageToDict(got), f"results[{at}]")
+            complaint = apart(MessageToDict(want), MessageToDict(got), f"results[{at}]")
             if complaint:
                 return complaint
     return ""
 
 
-def _apart(want: Any, got: Any, where: str) -> str:
+def apart(want: Any, got: Any, where: str) -> str:
+    """Returns where two JSON values differ by more than rounding; empty if they do not."""
     if isinstance(want, float) and isinstance(got, float):
         return "" if abs(want - got) <= _TOLERANCE else f"{where}: {want} became {got}"
     if isinstance(want, Mapping) and isinstance(got, Mapping) and want.keys() == got.keys():
@@ -138,7 +139,7 @@ def _apart(want: Any, got: Any, where: str) -> str:
         pairs = [(a, b, f"{where}[{at}]") for at, (a, b) in enumerate(zip(want, got, strict=True))]
     else:
         return "" if want == got else f"{where}: {want!r} became {got!r}"
-    return next((found for a, b, at in pairs if (found := _apart(a, b, at))), "")
+    return next((found for a, b, at in pairs if (found := apart(a, b, at))), "")
 
 
 def _documents(model: Model) -> list[Document]:

@@ -5,9 +5,13 @@ model = trunkline.load("bundle")
 result = model.analyze("IBM opened an office in Bern.", questions=["Where did IBM open it?"])
 """
 
+from typing import TYPE_CHECKING
+
 from trunkline.annotations import Answer, DocumentResult, Label, QuestionResult, Span
-from trunkline.model import Model, load
-from trunkline.pipeline import Document, Question
+from trunkline.documents import Document, Question
+
+if TYPE_CHECKING:
+    from trunkline.model import Model, load
 
 __version__ = "0.1.0"
 
@@ -23,3 +27,12 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Loads what runs models when it is first asked for: clients need no onnxruntime."""
+    if name not in {"Model", "load"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trunkline import model
+
+    return getattr(model, name)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.annotations import DocumentResult
+from trunkline.documents import Document, Question
 from trunkline.errors import BundleError
-from trunkline.pipeline import Document, Pipeline, Question
+from trunkline.pipeline import Pipeline
 
 _SCORE_TOLERANCE = 0.01  # other CPUs sum in another order
 _LABEL = {"label", "score"}  # the keys of a label's JSON form

@@ -9,8 +9,9 @@ from typing import overload
 from trunkline.annotations import DocumentResult
 from trunkline.bundle import Bundle, Graph, Manifest, open_bundle
 from trunkline.calibration import quickest
+from trunkline.documents import Document, as_documents
 from trunkline.golden import check_golden
-from trunkline.pipeline import Document, Pipeline, as_documents
+from trunkline.pipeline import Pipeline
 from trunkline.runner import ServingRunner
 
 AnyDocument = str | Document

@@ -14,6 +14,7 @@ LOADED = "import sys, {0}; print(*[name for name in {1!r} if name in sys.modules
         ("trunkline", ["torch", "transformers", "grpc", "google.protobuf"]),
         ("trunkline.cli", ["torch", "transformers", "grpc", "google.protobuf"]),
         ("trunkline_serve", ["torch", "transformers"]),
+        ("trunkline_serve.client", ["onnxruntime", "numpy", "tokenizers", "torch"]),
     ],
 )
 def test_import_loads_nothing_heavy(module: str, unwanted: list[str]) -> None:

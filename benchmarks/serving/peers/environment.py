@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -15,17 +16,17 @@ _FOLDER = ROOT / ".tools" / "peers"
 _SAME = ("numpy", "onnxruntime", "tokenizers")  # as Trunkline has them in this run
 
 
-def python_of(name: str, requirement: str) -> str:
+def python_of(name: str, requirements: Sequence[str]) -> str:
     """Returns the Python of a peer's environment, which is built if it is not there yet.
 
     Args:
         name: Of the peer.
-        requirement: What pip installs, e.g. `mosec==0.9.8`.
+        requirements: What pip installs, e.g. `mosec==0.9.8`.
 
     Raises:
         ServerError: pip could not; has its last line.
     """
-    wanted = [requirement, *(f"{one}=={metadata.version(one)}" for one in _SAME)]
+    wanted = [*requirements, *(f"{one}=={metadata.version(one)}" for one in _SAME)]
     folder = _FOLDER / name
     python, done = folder / "bin" / "python", folder / ".installed"
     if not done.is_file() or done.read_text().split() != wanted:

@@ -79,7 +79,8 @@ class Peer:
     Attributes:
         name: What it is called.
         module: What runs it, below `benchmarks.serving.peers`.
-        requirement: What pip installs for it; None if Trunkline's own environment has it.
+        requirements: What pip installs for it, its own package first; none if Trunkline's own
+            environment has it.
         wire: How it is talked to.
         settings: What it may choose from.
         batches: Whether it batches.
@@ -87,7 +88,7 @@ class Peer:
 
     name: str
     module: str
-    requirement: str | None
+    requirements: tuple[str, ...]
     wire: Wire
     settings: Settings = _batched
     batches: bool = True
@@ -98,9 +99,7 @@ class Peer:
         Raises:
             ServerError: It cannot be installed.
         """
-        return (
-            sys.executable if self.requirement is None else python_of(self.name, self.requirement)
-        )
+        return python_of(self.name, self.requirements) if self.requirements else sys.executable
 
     def command(self) -> list[str]:
         """Returns what starts it; see `Options.variables` for what it must be told."""
@@ -112,9 +111,9 @@ class Peer:
 
     def version(self) -> str | None:
         """Returns the version of what was installed for it."""
-        if self.requirement is None:
+        if not self.requirements:
             return None
-        package = self.requirement.partition("==")[0].partition(">=")[0]
+        package = self.requirements[0].partition("==")[0].partition(">=")[0]
         code = f"from importlib.metadata import version; print(version({package!r}))"
         done = subprocess.run(
             [self.python(), "-c", code], capture_output=True, text=True, check=True
@@ -128,7 +127,7 @@ PEERS = {
         Peer(
             "plain",
             "plain",
-            None,
+            (),
             Wire(
                 lambda port: GrpcTarget(f"127.0.0.1:{port}", f"/{plain.SERVICE}/Analyze"),
                 _same,
@@ -138,12 +137,18 @@ PEERS = {
             batches=False,
         ),
         Peer(
-            "litserve", "litserve_peer", "litserve==0.2.19", Wire(_http("/predict"), _same, _same)
+            "litserve", "litserve_peer", ("litserve==0.2.19",), Wire(_http("/predict"), _same, _same)
         ),
-        Peer("mlserver", "mlserver_peer", "mlserver==1.7.1", _open_inference([1])),
-        Peer("mosec", "mosec_peer", "mosec==0.9.8", Wire(_http("/inference"), _same, _same)),
+        # Its workers ask uvloop for a loop that newer ones no longer make.
+        Peer(
+            "mlserver",
+            "mlserver_peer",
+            ("mlserver==1.7.1", "uvloop<0.22"),
+            _open_inference([1]),
+        ),
+        Peer("mosec", "mosec_peer", ("mosec==0.9.8",), Wire(_http("/inference"), _same, _same)),
         # The newest one that this system's C library can run.
-        Peer("pytriton", "pytriton_peer", "nvidia-pytriton>=0.5.7", _open_inference([1, 1])),
+        Peer("pytriton", "pytriton_peer", ("nvidia-pytriton>=0.5.7",), _open_inference([1, 1])),
     )
 }
 """By name."""

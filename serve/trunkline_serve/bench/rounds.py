@@ -21,7 +21,7 @@ from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.bench.load import Call, Extent, Sample, drive, repeat
 from trunkline_serve.bench.texts import SHORT
 from trunkline_serve.client import OPTIONS
-from trunkline_serve.rpc.converters import request_to_pb
+from trunkline_serve.rpc.requests import request_to_pb
 
 MOST_STOLEN = 0.1
 _PROBES = 100  # of each kind of unloaded call, per round

@@ -11,8 +11,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from trunkline import Document, DocumentResult
+from trunkline.documents import as_documents
 from trunkline.errors import InvalidInput, TrunklineError
-from trunkline.pipeline import as_documents
 from trunkline.v1 import analysis_service_pb2 as analysis_pb
 from trunkline.v1 import model_service_pb2 as model_pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
@@ -177,13 +177,24 @@ def unload_model(model: str, version: int) -> Call[list[ModelId]]:
     )
 
 
-def _cut(messages: Sequence[Message], limits: Limits) -> Iterator[range]:
-    """Cuts a list into ranges that the server takes, each as long as it may be."""
-    start, size, most = 0, 0, limits.max_message_bytes - _OWN_BYTES
+def _cut(messages: Sequence[analysis_pb.Document], limits: Limits) -> Iterator[range]:
+    """Cuts a list into ranges that the server takes, each as long as it may be.
+
+    A call may not take more tokens than the server lets wait. Only the server can count them; but
+    one text may have `max_text_bytes`, so documents that come to no more are taken together.
+    """
+    most = min(limits.max_text_bytes, limits.max_message_bytes - _OWN_BYTES)
+    start, size = 0, 0
     for at, message in enumerate(messages):
-        own = message.ByteSize() + _FRAME_BYTES
+        own = _weight(message)
         if at > start and (size + own > most or at - start == limits.max_documents):
             yield range(start, at)
             start, size = at, 0
         size += own
     yield range(start, len(messages))
+
+
+def _weight(message: analysis_pb.Document) -> int:
+    """Returns a document's bytes, as often as the encoder reads them."""
+    readings = 1 + len(message.questions) + message.HasField("text_pair")
+    return readings * (message.ByteSize() + _FRAME_BYTES)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter_ns
-from typing import Any
-
-import grpc.aio
+from typing import TYPE_CHECKING, Any
 
 from trunkline_serve.events import Answered, Failed, Listener
 from trunkline_serve.observe.tracing import Span, Traces
+
+# The log is also that of processes that have no gRPC.
+if TYPE_CHECKING:
+    import grpc.aio
 
 REQUEST_ID = "x-request-id"
 

@@ -6,7 +6,8 @@ come from lists in the code. A model asked for that was never served counts unde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,8 +17,8 @@ from prometheus_client.registry import Collector
 
 import trunkline
 from trunkline_serve.description import ModelId
-from trunkline_serve.engine import Engine
 from trunkline_serve.events import Answered, BatchRan, Failed, Listener
+from trunkline_serve.models import Registry
 from trunkline_serve.observe.logs import lost_lines
 from trunkline_serve.observe.series import Counts, Spread
 
@@ -31,19 +32,29 @@ _SHARES = [step / 20 for step in range(1, 21)]
 _CALLS = [2.0**power for power in range(9)]
 
 
+@dataclass(frozen=True)
+class Gauge:
+    """A figure that is asked for whenever the metrics are read, on any thread."""
+
+    name: str
+    about: str
+    read: Callable[[], float]
+
+
 class Metrics(Listener):
     """Counts what happens. Calls are told on one event loop, the rest on any thread.
 
     Args:
-        engine: Asked for its state whenever the metrics are read.
+        models: Those that are served.
+        gauges: The state of whatever computes or answers.
 
     Attributes:
         registry: What to read; on any thread.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, models: Registry, gauges: Sequence[Gauge]) -> None:
         self.registry = CollectorRegistry()
-        self._state = _State(engine)
+        self._state = _State(models, gauges)
         self._calls = _Calls(self.registry)
         self._batches = _Batches(self.registry)
         self._lock = Lock()
@@ -173,11 +184,12 @@ class _Batches(_Group):
 class _State(Collector):
     """What is asked for only when the metrics are read."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, models: Registry, gauges: Sequence[Gauge]) -> None:
+        self._models = models
+        self._gauges = gauges
         self._ids: list[ModelId] = []
         self._names: set[str] = set()
-        engine.models.on_change(self._follow)
+        models.on_change(self._follow)
 
     def known(self, model: str) -> str:
         """Returns the name of a model if it is or was served, else an empty one."""
@@ -185,11 +197,8 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields the gauges."""
-        engine = self._engine
-        yield _gauge("documents_in_flight", "Documents without an answer yet.", engine.in_flight)
-        yield _gauge("queued_tokens", "Tokens that wait to be computed.", engine.queued_tokens)
-        yield _gauge("expected_wait_seconds", "Wait of a request made now.", engine.expected_wait())
-        yield _gauge("draining", "1 while new requests are refused.", engine.draining)
+        for one in self._gauges:
+            yield GaugeMetricFamily(f"trunkline_{one.name}", one.about, one.read())
         served = [(one.name, str(one.version)) for one in self._ids]
         yield _ones("model_served", "1 for each model served.", ("model", "version"), served)
         built = [(trunkline.__version__,)]
@@ -199,12 +208,8 @@ class _State(Collector):
 
     def _follow(self) -> None:
         # Replaced whole, so that a thread that reads it meanwhile sees the one or the other.
-        self._ids = self._engine.models.ids()
+        self._ids = self._models.ids()
         self._names |= {one.name for one in self._ids}
-
-
-def _gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"trunkline_{name}", about, value)
 
 
 def _ones(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import TYPE_CHECKING
 
 from trunkline_serve.engine import Engine
 from trunkline_serve.observe.calls import Calls, Ended
 from trunkline_serve.observe.tracing import Traces
+
+if TYPE_CHECKING:
+    from trunkline_serve.observe.metrics import Gauge
 
 _log = logging.getLogger("trunkline_serve")
 
@@ -52,10 +56,21 @@ class Observer:
         from trunkline_serve.observe.http import MetricsServer
         from trunkline_serve.observe.metrics import Metrics
 
-        metrics = Metrics(engine)
+        metrics = Metrics(engine.models, _gauges(engine))
         server = MetricsServer(metrics.registry, host, port)
         stack.callback(server.close)
         engine.events.add(metrics)
         self.metrics_address = server.address
         _log.info("metrics on http://%s/metrics", server.address)
         return metrics.ended
+
+
+def _gauges(engine: Engine) -> list[Gauge]:
+    from trunkline_serve.observe.metrics import Gauge
+
+    return [
+        Gauge("documents_in_flight", "Documents without an answer yet.", lambda: engine.in_flight),
+        Gauge("draining", "1 while new requests are refused.", lambda: engine.draining),
+        Gauge("queued_tokens", "Tokens that wait to be computed.", lambda: engine.queued_tokens),
+        Gauge("expected_wait_seconds", "Wait of a request made now.", engine.expected_wait),
+    ]

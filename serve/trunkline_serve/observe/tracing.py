@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 import trunkline
 from trunkline.errors import ConfigError, MissingExtra
 from trunkline_serve import settings
@@ -58,6 +56,7 @@ class Span:
             status: Name of the call's status code.
             attributes: Said of it.
         """
+        import grpc
         from opentelemetry.trace import StatusCode
 
         self._span.set_attributes(attributes)

@@ -13,7 +13,6 @@ from trunkline.offsets import OffsetMap, OffsetUnit
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.engine import Analysis
 from trunkline_serve.rpc.codecs import ANNOTATIONS
-from trunkline_serve.rpc.requests import request_to_pb as request_to_pb  # noqa: PLC0414
 
 _UNITS: dict[pb.OffsetUnit, OffsetUnit] = {
     pb.OFFSET_UNIT_UNSPECIFIED: OffsetUnit.CODE_POINT,

@@ -182,7 +182,7 @@ def _options(settings: Settings, reuse_port: bool) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", settings.limits.max_connection_calls),
         # By default gRPC hangs up on clients that ping more often than every five minutes.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # Clients that choose among servers learn of new ones when a connection ends.
         ("grpc.max_connection_age_ms", _CONNECTION_MS),

@@ -20,7 +20,7 @@ from trunkline_serve.rpc.methods import Context, service_handler
 
 ANALYSIS = pb.DESCRIPTOR.services_by_name["AnalysisService"]
 MODELS = models_pb.DESCRIPTOR.services_by_name["ModelService"]
-LIMITS = models_pb.Limits(max_documents=4, max_message_bytes=4 << 20, max_stream_requests=64)
+LIMITS = models_pb.Limits(max_documents=4, max_text_bytes=1000, max_message_bytes=4 << 20)
 
 Each = Callable[[Document, Outcome], object]
 

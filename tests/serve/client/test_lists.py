@@ -43,12 +43,24 @@ def test_a_long_list_is_cut_and_sent_a_few_calls_at_a_time(host: Loop, connect: 
     assert 1 < script.most <= 3
 
 
-def test_a_large_list_is_cut_by_its_bytes(host: Loop, connect: Connect) -> None:
+@pytest.mark.parametrize(
+    ("documents", "sizes"),
+    [
+        (["x" * 600, "y" * 300, "z" * 200], [1, 2]),
+        (["x" * 5000, "y", "z"], [1, 2]),
+        (["é" * 400, "é" * 400], [1, 1]),
+        ([Document("x" * 300, (Question("Who?"),)), "y" * 500], [1, 1]),
+        ([Document("x" * 300, text_pair="x" * 250), "y"], [1, 1]),
+        (["x" * 200] * 3, [3]),
+    ],
+)
+def test_a_large_list_is_cut_by_its_bytes(
+    host: Loop, connect: Connect, documents: list[Any], sizes: list[int]
+) -> None:
     script = Script()
-    texts = ["x" * 3_000_000, "y" * 1_000_000, "z" * 400_000]
     with serving(host, script) as address, connect(address) as client:
-        client.analyze(texts)
-    assert sorted(script.sizes) == [1, 2]
+        client.analyze(documents)
+    assert sorted(script.sizes) == sizes
 
 
 def test_texts_beyond_one_message_are_analysed(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.serve.client.scripted import Certificates, Script, serving
 from tests.serve.hosting import PATIENCE, Loop
+from trunkline import Model
 from trunkline.errors import ConfigError, Unavailable
 from trunkline_serve.client import Client, Tls
 from trunkline_serve.client.options import is_loopback
@@ -119,6 +120,29 @@ def test_tls_with_a_certificate_of_the_client(
             with connect(address, tls=refused, retries=0) as client, pytest.raises(Unavailable):
                 client.analyze("Ada")
         assert len(script.calls) == calls
+
+
+def test_our_own_server_with_tls(
+    host: Loop, connect: Connect, model: Model, certificates: Certificates
+) -> None:
+    paths = {name: str(certificates.path(name)) for name in ("ca.pem", "server.pem", "server.key")}
+    settings = {
+        "certificate": paths["server.pem"],
+        "key": paths["server.key"],
+        "client_ca": paths["ca.pem"],
+    }
+    known = Tls(paths["ca.pem"], certificates.path("client.pem"), certificates.path("client.key"))
+    with host.serving([model], **settings) as hosted:
+        with connect(hosted.address, tls=known) as client:
+            assert client.analyze("Ada in Rome") == model.analyze("Ada in Rome")
+            ((_, streamed),) = client.analyze_stream(["Ada in Rome"])
+            assert streamed == model.analyze("Ada in Rome")
+        stranger = Tls(paths["ca.pem"])
+        with (
+            connect(hosted.address, tls=stranger, retries=0) as client,
+            pytest.raises(Unavailable),
+        ):
+            client.analyze("Ada")
 
 
 def test_a_server_that_is_not_there_yet_is_waited_for(host: Loop, connect: Connect) -> None:

@@ -224,9 +224,10 @@ def test_streams_and_calls_share_batches(host: Loop, bundle: Path, model: Model)
         recorder.gate.clear()
         first = stub.Analyze.future(request("", text="first").request)
         recorder.wait_until_busy()
-        replies = stub.AnalyzeStream(many(4), timeout=PATIENCE)
+        requests = [request(str(at), text="Ada") for at in range(4)]
+        replies = stub.AnalyzeStream(iter(requests), timeout=PATIENCE)
         calls = [stub.Analyze.future(request("", text="Ada").request) for _ in range(4)]
-        wait_for(lambda: hosted.engine.in_flight == 9)
+        wait_for(lambda: hosted.engine.queued_tokens == 8 * 3)
         recorder.gate.set()
         assert len(list(replies)) == 4
         for call in (first, *calls):

@@ -222,7 +222,7 @@ def test_lost_lines_are_a_metric(host: Loop, model: Model) -> None:
     with logged(JsonLines()), observed(host, [model]) as hosted:
         (writer,) = [one for one in logging.getLogger().handlers if isinstance(one, LineWriter)]
         writer.lost += 3
-        address = hosted.host.observer.metrics_address
+        address = hosted.host.metrics_address
         assert address is not None
         assert fetch(address).total("trunkline_log_lines_lost_total") == 3
 
@@ -234,3 +234,11 @@ def test_a_reader_that_stopped_reading_does_not_hold_up_calls(bundle: Path) -> N
         served.process.send_signal(signal.SIGTERM)
         wait_for(lambda: served.process.poll() is not None)
         assert served.process.returncode == 0
+
+
+def test_the_log_and_the_metrics_need_no_grpc() -> None:
+    code = (
+        "import sys, trunkline_serve.observe.http, trunkline_serve.observe.logs,"
+        " trunkline_serve.observe.metrics; sys.exit('grpc' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

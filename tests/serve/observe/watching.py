@@ -53,7 +53,7 @@ async def _start(models: Sequence[Model], settings: Settings) -> Hosted:
 
 def scraped(hosted: Hosted) -> Scrape:
     """Reads a server's metrics."""
-    address = hosted.host.observer.metrics_address
+    address = hosted.host.metrics_address
     assert address is not None
     return fetch(address)
 

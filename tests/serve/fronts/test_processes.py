@@ -1,0 +1,198 @@
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.serve.fronts.family import (
+    NOT_SERVING,
+    SERVING,
+    Caller,
+    Family,
+    calling,
+    family,
+    own_channel,
+    total,
+)
+from tests.serve.hosting import PATIENCE, wait_for
+from tests.tiny import build_tiny_bundle
+from trunkline import Document, DocumentResult, Model, Question
+from trunkline_serve.client import Client
+from trunkline_serve.description import ModelId
+
+AT_ONCE = 5.0  # seconds; without a fault to notice, a call that died would take PATIENCE
+
+DOCUMENTS = [
+    Document("Ada lives in Rome.", (Question("Where is Ada?"),)),
+    Document("IBM opened an office in Bern. " * 60),
+    Document("Ada lives in Zürich 😀 and works in 東京.", text_pair="Who lives in Zürich?"),
+    Document(""),
+] * 2
+UNAVAILABLE = re.compile(r"UNAVAILABLE: ")
+REFUSED = re.compile(r"UNAVAILABLE: .*(shutting down|failed to connect|Connection refused)")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for version in (1, 2):
+        build_tiny_bundle(folder / f"v{version}", version=version)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Family]:
+    with family(folder / "v1", "--models-folder", folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def asked(model: Model) -> list[tuple[Document, DocumentResult]]:
+    return [(document, model.analyze(document)) for document in DOCUMENTS]
+
+
+def check(callers: list[Caller], allowed: re.Pattern[str]) -> Counter[str]:
+    outcomes = total(callers)
+    others = [one for one in outcomes if one != "right" and not allowed.match(one)]
+    assert not others
+    assert max(caller.slowest for caller in callers) < AT_ONCE
+    return outcomes
+
+
+def test_answers_of_both_fronts_are_right(
+    served: Family, asked: list[tuple[Document, DocumentResult]]
+) -> None:
+    with calling(served.address, asked) as callers:
+        port = int(served.address.rpartition(":")[2])
+        connected = [
+            sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port for one in found)
+            for found in (front.net_connections() for front in served.role("front"))
+        ]
+    # Which of them gets a connection is the system's choice, for each of them alone.
+    assert sum(connected) >= len(callers)
+    assert set(total(callers)) == {"right"}
+
+
+def test_an_engine_killed_under_load_is_back_and_nothing_hangs(
+    served: Family, asked: list[tuple[Document, DocumentResult]]
+) -> None:
+    (engine,) = served.role("engine")
+    with calling(served.address, asked) as callers, own_channel(served.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(health).status == SERVING
+        engine.kill()
+        assert next(health).status == NOT_SERVING
+        assert next(health).status == SERVING
+        served.wait_until_whole()
+        before = total(callers)["right"]
+        wait_for(lambda: total(callers)["right"] > before + 100)
+    outcomes = check(callers, UNAVAILABLE)
+    assert any("being started again" in one for one in outcomes)
+    assert served.role("engine") != [engine]
+
+
+def test_a_front_killed_under_load_is_back_and_nothing_hangs(
+    served: Family, asked: list[tuple[Document, DocumentResult]]
+) -> None:
+    front, other = served.role("front")
+    with calling(served.address, asked) as callers:
+        front.kill()
+        wait_for(lambda: front not in served.children)
+        served.wait_until_whole()
+        before = total(callers)["right"]
+        wait_for(lambda: total(callers)["right"] > before + 100)
+    check(callers, UNAVAILABLE)
+    assert other in served.role("front")
+
+
+def test_models_are_loaded_and_unloaded_in_all_fronts_under_load(
+    served: Family, asked: list[tuple[Document, DocumentResult]]
+) -> None:
+    with (
+        calling(served.address, asked) as callers,
+        Client(served.address) as client,
+    ):
+        assert client.load("v2", replace=True) == ModelId("tiny", 2)
+        for _ in range(8):
+            assert listed(served) == [ModelId("tiny", 2)]
+        assert client.load("v1") == ModelId("tiny", 1)
+        for _ in range(8):
+            assert listed(served) == [ModelId("tiny", 1), ModelId("tiny", 2)]
+    assert set(total(callers)) == {"right"}
+
+
+def test_an_engine_that_comes_back_serves_what_the_dead_one_did(served: Family) -> None:
+    before = listed(served)
+    (engine,) = served.role("engine")
+    engine.kill()
+    wait_for(lambda: served.role("engine") not in ([], [engine]))
+    served.wait_until_whole()
+    assert listed(served) == before
+
+
+def listed(served: Family) -> list[ModelId]:
+    """Returns the models of whichever front takes a new connection."""
+    with own_channel(served.address) as channel:
+        from trunkline.v1 import model_service_pb2
+        from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+
+        stub = ModelServiceStub(channel)
+        models = stub.ListModels(model_service_pb2.ListModelsRequest(), timeout=PATIENCE).models
+    return [ModelId(one.name, one.version) for one in models]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_loses_no_accepted_call(
+    bundle: Path, asked: list[tuple[Document, DocumentResult]], number: signal.Signals
+) -> None:
+    with family(bundle) as served:
+        children = served.children
+        with calling(served.address, asked) as callers:
+            served.supervisor.send_signal(number)
+            assert served.supervisor.wait(PATIENCE) == 0
+        assert not any(child.is_running() for child in children)
+        check(callers, REFUSED)
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(bundle: Path) -> None:
+    with family(bundle) as served:
+        children = served.children
+        assert len(children) == 3
+        runtime = Path(served.role("engine")[0].cmdline()[-1])
+        assert runtime.stat().st_mode & 0o777 == 0o700
+        served.supervisor.kill()
+        _, alive = psutil.wait_procs(children, PATIENCE)
+        assert not alive
+        assert not runtime.exists()
+
+
+def test_a_broken_bundle_is_one_line_and_no_process_is_left(bundle: Path, tmp_path: Path) -> None:
+    broken = build_tiny_bundle(tmp_path / "broken")
+    (broken / "golden.jsonl").write_text("no\n", encoding="utf-8")
+    begin = time.monotonic()
+    done = command(broken, "--fronts", "2", "--port", "0")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"trunkline serve: {broken}/golden.jsonl: differs from the hash")
+    assert time.monotonic() - begin < PATIENCE
+
+
+def test_a_taken_port_is_told(served: Family, bundle: Path) -> None:
+    port = served.address.rpartition(":")[2]
+    done = command(bundle, "--fronts", "2", "--port", port)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "cannot listen on" in line
+
+
+def command(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", "trunkline", "serve", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
