@@ -136,11 +136,11 @@ def corrupt_bundles(world: World) -> Tally:
             crowd = Crowd(server.address, world.truth, tally, callers=4)
             with crowd.calling():
                 _arrive(world, folder, spoil)
-                _await_line(server, "not loaded")
+                server.await_log("not loaded")
                 crowd.wait(_CALLS // 4)
                 tally.check(_served_beside(server, world.truth.versions[:1]))
                 _mend(world, folder)
-                _await_line(server, f"version {world.truth.versions[1]} from")
+                server.await_log(f"version {world.truth.versions[1]} from")
                 crowd.wait(_CALLS // 4)
             told = server.log.read_text(encoding="utf-8").count("not loaded")
             tally.check(f"{spoil.__name__}: told {told} times" if told != 1 else "")
@@ -168,14 +168,6 @@ def _mend(world: World, folder: Path) -> None:
     aside = target / ".manifest"
     aside.write_bytes((good / MANIFEST).read_bytes())
     os.replace(aside, target / MANIFEST)
-
-
-def _await_line(server: Server, words: str) -> None:
-    end = time.monotonic() + SECONDS
-    while words not in server.log.read_text(encoding="utf-8"):
-        if time.monotonic() > end:
-            raise TimeoutError(f"the log never said {words!r}")
-        time.sleep(0.01)
 
 
 def _served_beside(server: Server, wanted: list[int]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -48,6 +49,18 @@ class Server:
     def descriptors(self) -> int:
         """Open descriptors of all its processes."""
         return sum(one.num_fds() for one in self.family)
+
+    def await_log(self, words: str, times: int = 1) -> None:
+        """Waits until some words stand in the log so often.
+
+        Raises:
+            TimeoutError: They never did.
+        """
+        end = time.monotonic() + PATIENCE
+        while self.log.read_text(encoding="utf-8").count(words) < times:
+            if time.monotonic() > end:
+                raise TimeoutError(f"the log never said {words!r} {times} times")
+            time.sleep(0.01)
 
     def end(self, number: int) -> int:
         """Sends a signal and returns the exit status."""

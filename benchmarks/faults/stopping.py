@@ -16,6 +16,8 @@ from benchmarks.faults.world import World
 
 _BETWEEN = 120  # calls before each signal
 _FRONTS = 2
+_ENGINE, _FRONT = "engine", "front"
+_DIED, _SERVES = "process died", "serving on"
 _AT_ONCE = 5.0  # seconds within which the calls of a process that died must end
 
 
@@ -88,12 +90,12 @@ def kill_server(world: World) -> Tally:
 
 def kill_engine(world: World) -> Tally:
     """Kills engines under load: calls end at once, and a new engine answers the next."""
-    return _kill_part(world, "kill -9 of the engine", "engine")
+    return _kill_part(world, "kill -9 of the engine", _ENGINE)
 
 
 def kill_front(world: World) -> Tally:
     """Kills front processes under load: their connections break, others go on."""
-    return _kill_part(world, "kill -9 of a front", "front")
+    return _kill_part(world, "kill -9 of a front", _FRONT)
 
 
 def _kill_part(world: World, fault: str, part: str) -> Tally:
@@ -101,9 +103,11 @@ def _kill_part(world: World, fault: str, part: str) -> Tally:
     with world.serving("--fronts", _FRONTS) as server:
         crowd = Crowd(server.address, world.truth, tally, allowed=cut)
         with crowd.calling():
-            for _ in range(world.times(5)):
+            for killed in range(world.times(5)):
                 crowd.recover(_BETWEEN)
                 _victim(server, part).kill()
+                server.await_log(_DIED, killed + 1)
+                server.await_log(_SERVES, _FRONTS + (killed + 1) * (part == _FRONT))
             crowd.recover(_BETWEEN)
         _check_quick(crowd)
     return tally

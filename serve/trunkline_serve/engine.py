@@ -158,6 +158,7 @@ class Engine:
             self._check_open()
             check_count(documents, self.settings.limits)
             served = self.models.find(model, version)
+            call.model = served.id.name
             with served.held() as chosen, self._permits(call.documents):
                 self._check_room(deadline, 0)
                 size = check_documents(documents, self.settings.limits)
@@ -210,6 +211,7 @@ class Engine:
             self._check_open()
             check_count(rows, self.settings.limits, "rows")
             served = self.models.find(model, version)
+            call.model = served.id.name
             with served.held() as chosen, self._permits(call.documents):
                 known = {output.name: output for output in all_outputs(chosen.manifest.tasks)}
                 unknown = [name for name in wanted if name not in known]

@@ -18,6 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import trunkline
 from benchmarks.faults.calls import Crowd, channel_to
 from benchmarks.faults.changing import SPOILERS
+from benchmarks.faults.inference import Requests
+from benchmarks.faults.malformed import many_malformed
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.versions import reversioned, write_apart
 from benchmarks.faults.world import World, world
@@ -137,8 +139,10 @@ def test_the_replaced_model_is_gone_when_the_call_that_replaced_it_returns(
     old = weakref.ref(hosted.engine.models.find("tiny", 2).model)
     runner = weakref.ref(hosted.engine.models.find("tiny", 2).model.runner)
     crowd = Crowd(hosted.address, faults.truth, Tally("reload"), callers=2)
-    with crowd.calling():
+    with crowd.calling(), channel_to(hosted.address) as channel:
         crowd.wait(20)
+        # Whatever else knows models must let go of this one, too.
+        many_malformed(channel, Requests(faults.truth, 0), crowd.tally, 60)
         load(models, "v2", replace=True)
     assert crowd.tally.clean, crowd.tally
     assert (old(), runner()) == (None, None)

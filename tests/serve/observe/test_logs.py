@@ -155,7 +155,7 @@ def test_setting_up_twice_leaves_the_last(capfd: pytest.CaptureFixture[str]) -> 
     writer.close()
     (line,) = capfd.readouterr().err.splitlines()
     assert json.loads(line)["message"] == "enough"
-    assert lost_lines() == 0
+    assert writer.lost == 0
 
 
 def test_lines_that_cannot_be_written_are_counted() -> None:
@@ -219,12 +219,20 @@ def test_a_log_that_cannot_be_written_does_not_end_serving(bundle: Path, redirec
 
 
 def test_lost_lines_are_a_metric(host: Loop, model: Model) -> None:
-    with logged(JsonLines()), observed(host, [model]) as hosted:
-        (writer,) = [one for one in logging.getLogger().handlers if isinstance(one, LineWriter)]
-        writer.lost += 3
-        address = hosted.host.metrics_address
-        assert address is not None
-        assert fetch(address).total("trunkline_log_lines_lost_total") == 3
+    writer = LineWriter(None)
+    before = lost_lines()
+    logging.getLogger().addHandler(writer)
+    try:
+        with observed(host, [model]) as hosted:
+            logging.getLogger("trunkline_serve").error("three\nlines\nlost")
+            wait_for(lambda: lost_lines() >= before + 3)
+            address = hosted.host.metrics_address
+            assert address is not None
+            counted = fetch(address).total("trunkline_log_lines_lost_total")
+            assert before + 3 <= counted <= lost_lines()
+    finally:
+        logging.getLogger().removeHandler(writer)
+        writer.close()
 
 
 def test_a_reader_that_stopped_reading_does_not_hold_up_calls(bundle: Path) -> None:
