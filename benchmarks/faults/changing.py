@@ -138,12 +138,13 @@ def corrupt_bundles(world: World) -> Tally:
                 _arrive(world, folder, spoil)
                 server.await_log("not loaded")
                 crowd.wait(_CALLS // 4)
+                time.sleep(4 * _WATCH)
+                told = server.log.read_text(encoding="utf-8").count("not loaded")
+                tally.check(f"{spoil.__name__}: told {told} times" if told != 1 else "")
                 tally.check(_served_beside(server, world.truth.versions[:1]))
                 _mend(world, folder)
                 server.await_log(f"version {world.truth.versions[1]} from")
                 crowd.wait(_CALLS // 4)
-            told = server.log.read_text(encoding="utf-8").count("not loaded")
-            tally.check(f"{spoil.__name__}: told {told} times" if told != 1 else "")
             unseen = world.truth.versions[1] not in crowd.versions
             tally.check(f"{spoil.__name__}: not served when mended" if unseen else "")
     return tally

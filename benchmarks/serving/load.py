@@ -109,7 +109,7 @@ class Open:
         return window.holds(intended)
 
     def share(self, parts: int, at: int) -> Open:
-        """Returns arrivals at a part of the rate; those of all parts are again a Poisson process."""
+        """Returns arrivals at a part of the rate; together they are a Poisson process again."""
         return Open(self.rate / parts, self.seed * parts + at)
 
 

@@ -36,28 +36,41 @@ class Server:
         name: What it is called in results.
         target: Where its calls go.
         process: The first of its processes; the others are of the same group.
+        log: File with what it printed.
     """
 
     name: str
     target: Target
     process: subprocess.Popen[bytes]
+    log: Path
 
     def freeze(self) -> None:
         """Stops all its processes where they are, so that idle loops take no CPU time."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Lets them go on."""
-        os.killpg(self.process.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Lets the server run for as long as the block does."""
+        """Lets the server run for as long as the block does.
+
+        Raises:
+            ServerError: It has ended, or ends meanwhile.
+        """
         self.thaw()
         try:
+            self.check_alive()
             yield
+            self.check_alive()
         finally:
             self.freeze()
+
+    def check_alive(self) -> None:
+        """Raises ServerError, with what it printed last, if the server has ended."""
+        if self.process.poll() is not None:
+            raise ServerError(f"{self.name}: ended: {_last_words(self.log)}")
 
     def cpu_seconds(self) -> float:
         """Returns the CPU time of all its processes so far."""
@@ -67,6 +80,19 @@ class Server:
     def resident(self) -> int:
         """Returns the resident memory of all its processes, in bytes."""
         return sum(one.memory_info().rss for one in self._processes())
+
+    def stop(self) -> None:
+        """Ends the server and everything it started."""
+        self.thaw()
+        self._signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_STOP_SECONDS)
+        # What is left of the group: children that outlived their parent.
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def _processes(self) -> list[psutil.Process]:
         first = psutil.Process(self.process.pid)
@@ -85,6 +111,7 @@ def started(
     name: str,
     target: Target,
     command: Sequence[str],
+    *,
     probe: bytes,
     log: Path,
     environment: Mapping[str, str] | None = None,
@@ -112,22 +139,21 @@ def started(
             command, stdout=out, stderr=out, env=variables, start_new_session=True
         ) as process,
     ):
-        server = Server(name, target, process)
+        server = Server(name, target, process, log)
         try:
-            asyncio.run(_answers(server, probe, log))
+            asyncio.run(_answers(server, probe))
             server.freeze()
             yield server
         finally:
-            _stop(server)
+            server.stop()
 
 
-async def _answers(server: Server, probe: bytes, log: Path) -> None:
+async def _answers(server: Server, probe: bytes) -> None:
     """Waits until a server answers."""
     end = time.monotonic() + _START_SECONDS
     said = "no answer"
     while time.monotonic() < end:
-        if server.process.poll() is not None:
-            raise ServerError(f"{server.name}: ended at start: {_last_words(log)}")
+        server.check_alive()
         try:
             async with server.target.connect() as call:
                 await call(probe, _START_SECONDS)
@@ -135,7 +161,7 @@ async def _answers(server: Server, probe: bytes, log: Path) -> None:
         except (Failed, Refused) as error:
             said = str(error)
         await asyncio.sleep(_PAUSE)
-    raise ServerError(f"{server.name}: not ready ({said}): {_last_words(log)}")
+    raise ServerError(f"{server.name}: not ready ({said}): {_last_words(server.log)}")
 
 
 def _last_words(log: Path) -> str:
@@ -144,17 +170,6 @@ def _last_words(log: Path) -> str:
     lines = [line.strip() for line in printed if any(map(str.isalpha, line))]
     named = [line for line in lines if "Error: " in line]
     return (named or lines or ["it printed nothing"])[-1][:_TOLD]
-
-
-def _stop(server: Server) -> None:
-    """Ends a server and everything it started."""
-    with suppress(ProcessLookupError):
-        server.thaw()
-        os.killpg(server.process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            server.process.wait(_STOP_SECONDS)
-        # What is left of the group: children that outlived their parent.
-        os.killpg(server.process.pid, signal.SIGKILL)
 
 
 async def replies(target: Target, requests: Sequence[bytes]) -> list[bytes]:

@@ -137,7 +137,7 @@ class Bench:
     Attributes:
         bundle: The bundle.
         traffic: What is asked.
-        expected: What the first documents are answered by the model in this process.
+        expected: Results of its first documents by the first model in this process.
         generators: Make the load.
         concurrency: Callers of the closed loop.
         threads: Of every server and of the model in this process.
@@ -187,16 +187,16 @@ class Served:
         """Does orders at the same time; the server must have its turn."""
         return self._bench.generators.run(*orders)
 
-    def check(self, read: Callable[[bytes, int], Body]) -> float:
-        """Returns the share of answers that are those of the model in this process.
+    def check(self, read: Callable[[bytes, int], Body], expected: Sequence[Body]) -> float:
+        """Returns the share of answers that are those of a model in this process.
 
         Args:
             read: Reads a reply, given the index of its document.
+            expected: Results of the first documents of the traffic.
 
         Raises:
             ServerError: They are so different that the server cannot be doing the same work.
         """
-        expected = self._bench.expected
         with self.server.turn():
             got = asyncio.run(replies(self.server.target, self._requests[: len(expected)]))
         found = [_bare(read(one, at)) for at, one in enumerate(got)]
@@ -236,7 +236,7 @@ def trunkline_served(bench: Bench, graph: str) -> Iterator[Served]:
 
     target = GrpcTarget(f"127.0.0.1:{port}", ANALYZE)
     log = bench.logs / f"{graph}.log"
-    with started(served_name(graph), target, command, requests[0], log) as server:
+    with started(served_name(graph), target, command, probe=requests[0], log=log) as server:
         yield Served(bench, server, requests)
 
 
@@ -264,7 +264,14 @@ def peer_served(bench: Bench, peer: Peer, setting: Setting) -> Iterator[Served]:
         json.dumps(peer.wire.request(to_json(one))).encode() for one in bench.traffic.documents
     ]
     target, log = peer.wire.target(port), bench.logs / f"{peer.name}.log"
-    with started(peer.name, target, peer.command(), requests[0], log, variables) as server:
+    with started(
+        peer.name,
+        target,
+        peer.command(),
+        probe=requests[0],
+        log=log,
+        environment=variables,
+    ) as server:
         yield Served(bench, server, requests)
 
 

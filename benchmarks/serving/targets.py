@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 import grpc
@@ -64,13 +64,14 @@ class GrpcTarget:
     async def connect(self) -> AsyncIterator[Call]:
         """Opens one connection, as a gRPC client does."""
         async with grpc.aio.insecure_channel(self.address, options=_OPTIONS) as channel:
-            method = channel.unary_unary(self.method)
+            method: Any = channel.unary_unary(self.method)
 
             async def call(request: bytes, seconds: float) -> bytes:
                 try:
-                    return await method(request, timeout=seconds)
+                    reply: bytes = await method(request, timeout=seconds)
                 except grpc.aio.AioRpcError as error:
                     raise _GRPC.get(error.code(), Failed)(error.code().name) from None
+                return reply
 
             yield call
 

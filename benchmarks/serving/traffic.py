@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from trunkline import Document, Question
 from trunkline.bundle import Manifest
 from trunkline.errors import ConfigError
-from trunkline.pipeline import Document, Pipeline, Prepared, Question
+from trunkline.pipeline import Pipeline, Prepared
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.source import load_test
 

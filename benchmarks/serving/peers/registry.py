@@ -121,34 +121,17 @@ class Peer:
         return done.stdout.strip()
 
 
-PEERS = {
-    peer.name: peer
-    for peer in (
-        Peer(
-            "plain",
-            "plain",
-            (),
-            Wire(
-                lambda port: GrpcTarget(f"127.0.0.1:{port}", f"/{plain.SERVICE}/Analyze"),
-                _same,
-                _same,
-            ),
-            _single,
-            batches=False,
-        ),
-        Peer(
-            "litserve", "litserve_peer", ("litserve==0.2.19",), Wire(_http("/predict"), _same, _same)
-        ),
-        # Its workers ask uvloop for a loop that newer ones no longer make.
-        Peer(
-            "mlserver",
-            "mlserver_peer",
-            ("mlserver==1.7.1", "uvloop<0.22"),
-            _open_inference([1]),
-        ),
-        Peer("mosec", "mosec_peer", ("mosec==0.9.8",), Wire(_http("/inference"), _same, _same)),
-        # The newest one that this system's C library can run.
-        Peer("pytriton", "pytriton_peer", ("nvidia-pytriton>=0.5.7",), _open_inference([1, 1])),
-    )
-}
+_PLAIN = Wire(
+    lambda port: GrpcTarget(f"127.0.0.1:{port}", f"/{plain.SERVICE}/Analyze"), _same, _same
+)
+_ALL = (
+    Peer("plain", "plain", (), _PLAIN, _single, batches=False),
+    Peer("litserve", "litserve_peer", ("litserve==0.2.19",), Wire(_http("/predict"), _same, _same)),
+    # Its workers ask uvloop for a loop that newer ones no longer make.
+    Peer("mlserver", "mlserver_peer", ("mlserver==1.7.1", "uvloop<0.22"), _open_inference([1])),
+    Peer("mosec", "mosec_peer", ("mosec==0.9.8",), Wire(_http("/inference"), _same, _same)),
+    # The newest one that this system's C library can run.
+    Peer("pytriton", "pytriton_peer", ("nvidia-pytriton>=0.5.7",), _open_inference([1, 1])),
+)
+PEERS = {peer.name: peer for peer in _ALL}
 """By name."""

@@ -14,11 +14,12 @@ from typing import Any
 import onnxruntime
 
 from benchmarks.serving.peers.options import Options
+from trunkline import Document, Question
 from trunkline.batching import pad, unpad
 from trunkline.bundle import Bundle, open_bundle
 from trunkline.encode import Row
 from trunkline.kinds import Output
-from trunkline.pipeline import Document, Pipeline, Question
+from trunkline.pipeline import Pipeline
 from trunkline.runner import RowOutputs
 
 

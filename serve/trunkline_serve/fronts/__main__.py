@@ -1,4 +1,4 @@
-"""A child process of the supervisor: `python -m trunkline_serve.fronts ROLE FOLDER [again]`."""
+"""A child of the supervisor: `python -m trunkline_serve.fronts ROLE FOLDER NUMBER [again]`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Role:
     quick_loop: bool
 
 
-# An engine's loop has little to do, and must not load gRPC.
+# An engine's loop has little to do.
 _ROLES = {
     "engine": _Role("trunkline_serve.fronts.computer:compute", quick_loop=False),
     "front": _Role("trunkline_serve.fronts.front:front", quick_loop=True),
@@ -39,13 +39,14 @@ def main(arguments: Sequence[str]) -> int:
     """Runs a child; returns its exit status."""
     leave_signals()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    name, path, *more = arguments
+    name, path, number, *more = arguments
     folder = Folder(Path(path))
-    set_up_logs(folder.read_settings().log)
+    settings = folder.read_settings(int(number))
+    set_up_logs(settings.log)
     role = _ROLES[name]
     try:
         with asyncio.Runner(loop_factory=_quick_loop() if role.quick_loop else None) as runner:
-            runner.run(_work(role)(folder, again="again" in more))
+            runner.run(_work(role)(folder, settings, again="again" in more))
     except (TrunklineError, OSError) as error:
         say_failed(error)
         return USAGE_ERROR

@@ -13,6 +13,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,13 @@ class Folder:
         """Keeps the settings of all children."""
         self._settings.write_text(json.dumps(plain(settings)), encoding="utf-8")
 
-    def read_settings(self) -> Settings:
-        """Returns the settings."""
-        return parse(Settings, json.loads(self._settings.read_text(encoding="utf-8")))
+    def read_settings(self, number: int) -> Settings:
+        """Returns the settings of a child by its number: each has a port of metrics of its own."""
+        settings = parse(Settings, json.loads(self._settings.read_text(encoding="utf-8")))
+        if not settings.metrics.port:
+            return settings
+        port = settings.metrics.port + number
+        return replace(settings, metrics=replace(settings.metrics, port=port))
 
     def write_bundles(self, bundles: Sequence[Path]) -> None:
         """Keeps which bundles are served, for an engine that is started again."""

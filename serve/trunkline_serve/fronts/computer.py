@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trunkline import Model
 from trunkline.cpu import available_cpus
@@ -17,23 +18,28 @@ from trunkline_serve.fronts.sessions import Sessions
 from trunkline_serve.loading import Loader, open_for_serving
 from trunkline_serve.models import Registry
 from trunkline_serve.scheduler import Scheduler
+from trunkline_serve.settings import Metrics as MetricsSettings
 from trunkline_serve.settings import Settings
+
+if TYPE_CHECKING:
+    from trunkline_serve.observe.http import MetricsServer
 
 _log = logging.getLogger("trunkline_serve")
 
 
-async def compute(folder: Folder, *, again: bool) -> None:
+async def compute(folder: Folder, settings: Settings, *, again: bool) -> None:
     """Computes for fronts until the supervisor says stop.
 
     Args:
-        folder: Holds the settings and the list of bundles.
+        folder: Holds the list of bundles.
+        settings: Of this process.
         again: An engine served these bundles before: one that is broken by now is left out.
 
     Raises:
         BundleError: A bundle is broken, fails its self-test, or is given twice.
+        ConfigError: The metrics' address cannot be listened on.
     """
     child = Supervised(folder)
-    settings = folder.read_settings()
     models = _open_all(folder.read_bundles(), settings, again)
     events = Everyone()
     with ExitStack() as stack:
@@ -47,6 +53,8 @@ async def compute(folder: Folder, *, again: bool) -> None:
         stack.callback(loader.close)
         loader.skip(model.bundle.path for model in models)
         registry.on_change(lambda: folder.write_bundles(_paths(registry)))
+        if settings.metrics.port is not None:
+            stack.callback(_show_metrics(registry, scheduler, events, settings.metrics).close)
         sessions = Sessions(scheduler, registry, loader)
         child.ready(registry.ids())
         await _work_until(child.stop, sessions, loader, settings, folder.socket)
@@ -62,6 +70,24 @@ async def _work_until(
         await stop.wait()
         for task in work:
             task.cancel()
+
+
+def _show_metrics(
+    registry: Registry, scheduler: Scheduler, events: Everyone, chosen: MetricsSettings
+) -> MetricsServer:
+    """Serves the metrics of batches; those of calls are the fronts'."""
+    from trunkline_serve.observe.http import MetricsServer
+    from trunkline_serve.observe.metrics import Gauge, Metrics
+
+    gauges = [
+        Gauge("queued_tokens", "Tokens that wait to be computed.", lambda: scheduler.queued_tokens),
+        Gauge("expected_wait_seconds", "Wait of a request made now.", scheduler.expected_wait),
+    ]
+    metrics = Metrics(registry, gauges)
+    events.add(metrics)
+    server = MetricsServer(metrics.registry, chosen.host, chosen.port or 0)
+    _log.info("metrics of batches on http://%s/metrics", server.address)
+    return server
 
 
 def _open_all(bundles: Sequence[Path], settings: Settings, again: bool) -> list[Model]:

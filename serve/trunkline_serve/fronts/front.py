@@ -19,18 +19,19 @@ _TOKEN_BYTES = 192  # of memory, for a token that may wait: ids and types, and 4
 _LEAST_BYTES = 1 << 20
 
 
-async def front(folder: Folder, *, again: bool) -> None:
+async def front(folder: Folder, settings: Settings, *, again: bool) -> None:
     """Serves what the engine does until the supervisor says stop, then drains.
 
     Args:
-        folder: Holds the settings and the engine's socket.
+        folder: Holds the engine's socket.
+        settings: Of this front.
         again: Without meaning for a front: it keeps nothing.
 
     Raises:
         ConfigError: The address cannot be listened on.
     """
     child = Supervised(folder)
-    settings = _shared(folder.read_settings())
+    settings = _shared(settings)
     remote = Remote()
     with (
         closing(Engine(remote, settings, Everyone())) as engine,

@@ -94,8 +94,8 @@ class _Family:
     """An engine and its fronts."""
 
     def __init__(self, folder: Folder, settings: Settings) -> None:
-        self._engine = _Child("engine", folder)
-        self._fronts = [_Child("front", folder) for _ in range(settings.listen.fronts)]
+        self._engine = _Child("engine", folder, 0)
+        self._fronts = [_Child("front", folder, at + 1) for at in range(settings.listen.fronts)]
         self._listen = settings.listen
         self._drain_seconds = settings.drain_seconds
 
@@ -124,8 +124,9 @@ class _Family:
 class _Child:
     """A child process, and the ones that come after it."""
 
-    def __init__(self, role: str, folder: Folder) -> None:
+    def __init__(self, role: str, folder: Folder, number: int) -> None:
         self._role = role
+        self._number = number
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
@@ -139,6 +140,7 @@ class _Child:
         process = await asyncio.create_subprocess_exec(
             *line,
             str(self._folder.path),
+            str(self._number),
             *more,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -1,5 +1,6 @@
 """A real supervisor with its processes, and callers that never stop calling."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ class Family:
     def __init__(self, supervisor: "subprocess.Popen[str]", address: str) -> None:
         self.supervisor = supervisor
         self.address = address
+        self.port = int(address.rpartition(":")[2])
         self._parent = psutil.Process(supervisor.pid)
 
     @property
@@ -72,7 +74,7 @@ def own_channel(address: str) -> grpc.Channel:
 
 @contextmanager
 def family(*arguments: str | Path, fronts: int = 2) -> Iterator[Family]:
-    """Runs `trunkline serve` with several fronts; ends it if the test has not."""
+    """Runs `trunkline serve` with several fronts; interrupts it if the test has not ended it."""
     command = [sys.executable, "-m", "trunkline", "serve", *map(str, arguments)]
     command += ["--port", "0", "--threads", "1", "--fronts", str(fronts)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -81,8 +83,9 @@ def family(*arguments: str | Path, fronts: int = 2) -> Iterator[Family]:
             line = process.stdout.readline()
             assert line, "it did not start"
             yield Family(process, line.split()[-1])
-            process.terminate()
-            process.wait(PATIENCE)
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
 

@@ -1,0 +1,180 @@
+"""Rounds to bars, and bars to a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.serving.overload import Overload
+from benchmarks.serving.peers.registry import PEERS
+from benchmarks.serving.rounds import Round, names_of, ratios, tail_ratios, turns_of
+from benchmarks.serving.sides import Turn, in_process_name, served_name
+
+OVER_IN_PROCESS = 0.90
+OVERHEAD_MS = 0.5
+OVER_BATCHING = {"fp32": 3.0, "int8": 5.0}  # by precision
+OVER_PLAIN = {"fp32": 1.4, "int8": 3.0}
+GOODPUT = 0.95
+REFUSAL_MS = 20.0
+MEMORY_GROWTH = 1.05  # what resident memory may differ by between two looks at a server at work
+HEALTH_MS = 50.0
+_PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar and what was measured for it.
+
+    Attributes:
+        name: What it is about.
+        bar: What must be reached.
+        values: What was, once a round; none if it could not be measured.
+        at_most: Whether the bar is a ceiling.
+    """
+
+    name: str
+    bar: float
+    values: Sequence[float]
+    at_most: bool = False
+
+    @property
+    def value(self) -> float | None:
+        """The median; None if nothing was measured."""
+        return statistics.median(self.values) if self.values else None
+
+    @property
+    def met(self) -> bool:
+        """Whether it is reached. What was not measured is not."""
+        if self.value is None:
+            return False
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+    def to_dict(self, command: str) -> dict[str, Any]:
+        """Returns the JSON form."""
+        shown = [round(one, 4) for one in self.values]
+        return {
+            "name": self.name,
+            "bar": self.bar,
+            "at_most": self.at_most,
+            "value": None if self.value is None else round(self.value, 4),
+            "range": [min(shown), max(shown)] if shown else None,
+            "rounds": shown,
+            "pass": self.met,
+            "command": command,
+        }
+
+    def __str__(self) -> str:
+        """Returns one line: name, median, range, bar, verdict."""
+        sign = "<=" if self.at_most else ">="
+        if self.value is None:
+            return f"{self.name:64}{'not measured':>24}  bar {sign} {self.bar:<6g} SHORT"
+        spread = f"{min(self.values):.3g} - {max(self.values):.3g}"
+        verdict = "pass" if self.met else f"SHORT by {abs(self.value - self.bar):.3g}"
+        return f"{self.name:64}{self.value:8.3g}{spread:>16}  bar {sign} {self.bar:<6g} {verdict}"
+
+
+def bars(
+    rounds: Sequence[Round],
+    precisions: Mapping[str, str],
+    peers: Sequence[str],
+    pushed: Overload | None,
+) -> list[Bar]:
+    """Returns all bars.
+
+    Args:
+        rounds: Those that count.
+        precisions: Of the graphs that were served, by name.
+        peers: Names of those that were asked for, also of those that failed.
+        pushed: The run at twice the maximum, if there was one.
+    """
+    found = [bar for graph in precisions for bar in _own(rounds, graph)]
+    found += [
+        bar
+        for graph, precision in precisions.items()
+        for bar in _beside(rounds, served_name(graph), precision, peers)
+    ]
+    return found + ([] if pushed is None else _pushed(pushed))
+
+
+def _own(rounds: Sequence[Round], graph: str) -> Iterator[Bar]:
+    name = served_name(graph)
+    shares = ratios(rounds, name, in_process_name(graph))
+    yield Bar(f"{graph}: served over the graph in process", OVER_IN_PROCESS, shares)
+    added = [one.overhead_ms[name] for one in rounds if name in one.overhead_ms]
+    yield Bar(f"{graph}: unloaded over in process and empty RPC, ms", OVERHEAD_MS, added, True)
+
+
+def _beside(
+    rounds: Sequence[Round], name: str, precision: str, peers: Sequence[str]
+) -> Iterator[Bar]:
+    if any(PEERS[peer].batches for peer in peers):
+        best = best_batching(rounds) or "batching peer"
+        what = f"{name} over {best}, the best padded batching peer"
+        yield Bar(what, OVER_BATCHING[precision], ratios(rounds, name, best))
+        tails = tail_ratios(rounds, name, best)
+        yield Bar(f"{name}: p99 over that of {best}", 1.0, tails, True)
+    if _PLAIN in peers:
+        what = f"{name} over the plain server without batching"
+        yield Bar(what, OVER_PLAIN[precision], ratios(rounds, name, _PLAIN))
+
+
+def best_batching(rounds: Sequence[Round]) -> str | None:
+    """Returns the batching peer that did most, by its median; None if there is none."""
+    names = [name for name in names_of(rounds) if name in PEERS and PEERS[name].batches]
+    return max(names, key=lambda name: _median(rounds, name), default=None)
+
+
+def _median(rounds: Sequence[Round], name: str) -> float:
+    return statistics.median(turn.tokens_per_second for turn in turns_of(rounds, name))
+
+
+def _pushed(run: Overload) -> list[Bar]:
+    def value(given: float | None) -> list[float]:
+        return [given] if given is not None and run.counts else []
+
+    tail = None if run.accepted_p99_ms is None else run.accepted_p99_ms / run.deadline_ms
+    return [
+        Bar("2x overload: goodput over the maximum", GOODPUT, value(run.goodput)),
+        Bar("2x overload: accepted p99 over the deadline", 1.0, value(tail), True),
+        Bar("2x overload: refusals, p50, ms", REFUSAL_MS, value(run.refusal_p50_ms), True),
+        Bar("2x overload: memory growth", MEMORY_GROWTH, value(run.memory_growth), True),
+        Bar("2x overload: health checks, p99, ms", HEALTH_MS, value(run.health_p99_ms), True),
+    ]
+
+
+def figures(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
+    """Returns what each side did: medians over rounds, and the range of its throughput."""
+    return {name: _figures(turns_of(rounds, name)) for name in names_of(rounds)}
+
+
+def _figures(turns: Sequence[Turn]) -> dict[str, Any]:
+    tokens = [turn.tokens_per_second for turn in turns]
+    return {
+        "tokens_per_second": round(statistics.median(tokens), 1),
+        "range": [round(min(tokens), 1), round(max(tokens), 1)],
+        "documents_per_second": _middle([turn.documents_per_second for turn in turns]),
+        "p50_ms": _middle([turn.p50_ms for turn in turns]),
+        "p99_ms": _middle([turn.p99_ms for turn in turns]),
+        "generator_saturated": sum(turn.generator_saturated for turn in turns),
+    }
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    there = [one for one in values if one is not None]
+    return round(statistics.median(there), 2) if there else None
+
+
+def table(found: Sequence[Bar], sides: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns bars and sides as lines of text."""
+    lines = [str(bar) for bar in found]
+    lines += ["", f"{'':28}{'tokens/s':>10}{'docs/s':>10}{'p50 ms':>10}{'p99 ms':>10}"]
+    return "\n".join([*lines, *(_line(name, row) for name, row in sides.items())])
+
+
+def _line(name: str, row: Mapping[str, Any]) -> str:
+    columns = ("tokens_per_second", "documents_per_second", "p50_ms", "p99_ms")
+    cells = "".join(f"{'' if row[one] is None else format(row[one], '.1f'):>10}" for one in columns)
+    warning = "  load generator saturated" if row["generator_saturated"] else ""
+    return f"{name:28}{cells}{warning}"
