@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from trunkline import Model
 from trunkline.cpu import available_cpus
@@ -19,13 +16,12 @@ from trunkline_serve.events import Everyone
 from trunkline_serve.fronts.supervisor import supervise
 from trunkline_serve.loading import Loader, open_for_serving
 from trunkline_serve.observe.observer import Observer
+from trunkline_serve.process import quick_loop, stop_on_signal, switch_often
 from trunkline_serve.rpc.server import Server
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.settings import Settings
 
 _log = logging.getLogger("trunkline_serve")
-# A lane that is done must not wait long for the interpreter: Python's own 5 ms are half a batch.
-_SWITCH_SECONDS = 0.0005
 
 
 def run(bundles: Sequence[Path], settings: Settings) -> None:
@@ -40,9 +36,10 @@ def run(bundles: Sequence[Path], settings: Settings) -> None:
     if settings.listen.fronts:
         supervise(bundles, settings)
         return
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    switch_often()
     models = [open_for_serving(bundle, settings) for bundle in bundles]
-    asyncio.run(_serve(models, settings))
+    with asyncio.Runner(loop_factory=quick_loop()) as runner:
+        runner.run(_serve(models, settings))
 
 
 class Host:
@@ -108,7 +105,7 @@ class Host:
 async def _serve(models: Sequence[Model], settings: Settings) -> None:
     host = Host(models, settings)
     try:
-        stopped = _stop_on_signal()
+        stopped = stop_on_signal()
         address = await host.start()
         for one in host.engine.models.ids():
             print(f"serving {one.name} version {one.version} on {address}", flush=True)
@@ -118,17 +115,3 @@ async def _serve(models: Sequence[Model], settings: Settings) -> None:
         await host.stop()
     finally:
         host.close()
-
-
-def _stop_on_signal() -> asyncio.Event:
-    """Returns an event that the first SIGTERM or SIGINT sets; a second one kills as usual."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        loop.call_soon_threadsafe(stopped.set)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    return stopped

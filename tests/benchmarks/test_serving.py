@@ -4,9 +4,11 @@ import asyncio
 import json
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
@@ -18,26 +20,24 @@ import pytest
 import trunkline
 from benchmarks.serving import bars as command
 from benchmarks.serving.generators import Generators
-from benchmarks.serving.judge import OVER_BATCHING, OVER_PLAIN, Bar, bars, best_batching, figures
+from benchmarks.serving.judge import Bar, bars, best_batching, figures
 from benchmarks.serving.latencies import Latencies
 from benchmarks.serving.load import Closed, Loop, Open, Order, Report, generate
 from benchmarks.serving.overload import Overload, growth
 from benchmarks.serving.peers.choose import choose
 from benchmarks.serving.peers.options import Setting
-from benchmarks.serving.peers.registry import PEERS, Peer
+from benchmarks.serving.peers.registry import PEERS
 from benchmarks.serving.processes import ServerError, free_port, started
-from benchmarks.serving.rounds import Round, kept, ratios
+from benchmarks.serving.rounds import Round, kept
 from benchmarks.serving.sides import (
     Bench,
     InProcess,
     Turn,
     expected_of,
-    in_process_name,
     peer_served,
     read_peer,
-    served_name,
 )
-from benchmarks.serving.targets import GrpcTarget, HttpTarget
+from benchmarks.serving.targets import GrpcTarget, HttpTarget, Target
 from benchmarks.serving.traffic import Traffic, mixed
 from tests.tiny import build_tiny_bundle
 from trunkline import Model
@@ -46,49 +46,445 @@ ONE = Setting(batch=1, wait_ms=0.0, workers=1, threads=1)
 
 
 class Watched:
-    """A gRPC server in this process whose methods behave as their names say."""
+    """A gRPC server that counts, and whose methods do what their names say."""
 
     def __init__(self, workers: int, seconds: float) -> None:
-        self.seconds = seconds
-        self.running = self.most = self.calls = 0
+        self._seconds = seconds
         self._lock = Lock()
-        methods = {
-            name: grpc.unary_unary_rpc_method_handler(getattr(self, name.lower()))
-            for name in ("Answer", "Refuse", "Break", "Stall")
-        }
+        self._running = 0
+        self.most = 0
+        self.got: Counter[bytes] = Counter()
         self._server = grpc.server(ThreadPoolExecutor(workers))
-        handler = grpc.method_handlers_generic_handler("test.Watched", methods)
-        self._server.add_generic_rpc_handlers((handler,))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        methods = {"Answer": self._answer, "Refuse": _refuse, "Break": _break}
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("watched.Watched", handlers),)
+        )
+        self._port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
 
-    def answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        with self._lock:
-            self.calls += 1
-            self.running += 1
-            self.most = max(self.most, self.running)
-        time.sleep(self.seconds)
-        with self._lock:
-            self.running -= 1
-        return request
-
-    def refuse(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-        raise AssertionError
-
-    def break_(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.abort(grpc.StatusCode.INTERNAL, "broken")
-        raise AssertionError
-
-    def stall(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        time.sleep(0.3)
-        return request
-
     def target(self, method: str = "Answer") -> GrpcTarget:
-        return GrpcTarget(f"127.0.0.1:{self.port}", f"/test.Watched/{method}")
+        return GrpcTarget(f"127.0.0.1:{self._port}", f"/watched.Watched/{method}")
 
     def stop(self) -> None:
         self._server.stop(None).wait()
 
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        with self._lock:
+            self.got[request] += 1
+            self._running += 1
+            self.most = max(self.most, self._running)
+        time.sleep(self._seconds)
+        with self._lock:
+            self._running -= 1
+        return request
 
-Watched.__dict__  # noqa: B018
+
+def _refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+    context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no room")
+    raise AssertionError
+
+
+def _break(request: bytes, context: grpc.ServicerContext) -> bytes:
+    context.abort(grpc.StatusCode.INTERNAL, "broken")
+    raise AssertionError
+
+
+@contextmanager
+def watched(workers: int = 8, seconds: float = 0.005) -> Iterator[Watched]:
+    server = Watched(workers, seconds)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def order(target: Target, loop: Loop, seconds: float = 0.5, **more: float) -> Order:
+    return Order(target, (b"a", b"bb"), (1, 2), loop, seconds, warm_seconds=0.1, **more)
+
+
+def run(one: Order) -> Report:
+    return asyncio.run(generate(one))
+
+
+def test_a_closed_loop_has_its_number_of_callers_and_sends_all_requests_in_turn() -> None:
+    with watched() as server:
+        report = run(order(server.target(), Closed(3)))
+        assert server.most == 3
+    assert abs(server.got[b"a"] - server.got[b"bb"]) <= 1
+    # Three callers, some 5 ms a call; a busy machine only makes it fewer.
+    assert 3 <= report.answered <= 320
+    assert len(report.accepted) == report.answered < sum(server.got.values())
+    assert report.tokens == pytest.approx(1.5 * report.answered, abs=2)
+    assert report.documents_per_second == report.answered / 0.5
+    assert (report.accepted.at(50) or 0) >= 0.005
+    assert not report.errors
+    assert not len(report.refusals)
+
+
+def test_an_open_loop_keeps_its_rate_and_a_slow_server_cannot_hide() -> None:
+    with watched(workers=1, seconds=0.05) as server:
+        report = run(order(server.target(), Open(rate=60, seed=3), seconds=1.0))
+    # One at a time takes 50 ms, so of 60 calls the last waits two seconds for those before.
+    assert report.answered == pytest.approx(60, abs=25)
+    assert (report.accepted.at(99) or 0) > 0.5
+    assert (report.late.at(50) or 0) < 0.5
+
+
+def test_what_is_not_answered_in_time_counts_as_accepted_and_not_as_answered() -> None:
+    with watched(workers=1, seconds=0.05) as server:
+        report = run(order(server.target(), Open(rate=60), seconds=1.0, deadline=0.2))
+    assert report.expired > 0
+    assert len(report.accepted) == report.answered + report.expired
+    assert (report.accepted.at(99) or 0) >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("method", "errors"), [("Refuse", {}), ("Break", {"INTERNAL": 1}), ("No", {"UNIMPLEMENTED": 1})]
+)
+def test_refusals_and_errors_are_counted_apart(method: str, errors: dict[str, int]) -> None:
+    with watched() as server:
+        report = run(order(server.target(method), Open(rate=50)))
+    assert report.answered == report.tokens == 0
+    assert set(report.errors) == set(errors)
+    assert bool(len(report.refusals)) is not bool(errors)
+
+
+def test_processes_share_an_order_and_work_at_the_same_time() -> None:
+    with watched() as server, Generators(2) as generators:
+        whole, aside = generators.run(
+            order(server.target(), Closed(4)), order(server.target("Refuse"), Open(rate=40))
+        )
+        assert server.most == 4
+    assert whole.answered == len(whole.accepted) > 4
+    assert len(aside.refusals) > 0
+    assert whole.cpu_seconds > 0
+
+
+def test_a_generator_that_is_the_limit_says_so() -> None:
+    assert not Report(1.0, cpu_seconds=0.5, wall_seconds=1.0).saturated
+    assert Report(1.0, cpu_seconds=0.9, wall_seconds=1.0).saturated
+    slow = Report(1.0, cpu_seconds=0.1, wall_seconds=1.0)
+    slow.lag.record(0.2)
+    assert slow.saturated
+
+
+class _Http(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(int(self.path[1:]))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *given: object) -> None:
+        pass
+
+
+def test_http_servers_refuse_by_their_own_codes() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Http) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        found = {
+            code: run(order(HttpTarget(f"http://127.0.0.1:{server.server_port}/{code}"), Closed(2)))
+            for code in (200, 429, 503, 500)
+        }
+        server.shutdown()
+    assert found[200].answered > 0
+    assert len(found[429].refusals) > 0
+    assert len(found[503].refusals) > 0
+    assert set(found[500].errors) == {"HTTP 500"}
+
+
+def test_a_server_that_is_gone_is_an_error() -> None:
+    port = free_port()
+    gone = [GrpcTarget(f"127.0.0.1:{port}", "/a.B/C"), HttpTarget(f"http://127.0.0.1:{port}/")]
+    reports = [run(order(target, Open(rate=30), seconds=0.3)) for target in gone]
+    assert [set(report.errors) for report in reports] == [
+        {"UNAVAILABLE"},
+        {"ClientConnectorError"},
+    ]
+
+
+def test_latencies_keep_three_digits_and_travel() -> None:
+    times = Latencies()
+    assert times.at(50) is None
+    for number in range(1, 101):
+        times.record(number / 1000)
+    travelled = pickle.loads(pickle.dumps(times))
+    travelled.add(times)
+    assert len(travelled) == 200
+    assert travelled.at(50) == pytest.approx(0.05, rel=2e-3)
+    assert travelled.ms(99) == pytest.approx(99, rel=2e-3)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_bundle(tmp_path_factory.mktemp("serving") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> Model:
+    return trunkline.load(bundle, 1)
+
+
+@pytest.fixture(scope="module")
+def traffic(model: Model) -> Traffic:
+    return mixed(model.manifest, model.pipeline, None, 80)
+
+
+def test_generated_traffic_is_three_sentences_to_a_question_and_the_same_each_time(
+    model: Model, traffic: Traffic
+) -> None:
+    asking = [bool(document.questions) for document in traffic.documents]
+    assert sum(asking) == 20
+    assert asking != sorted(asking)
+    assert {document.tasks for document in traffic.documents} == {("ner",), ("qa",)}
+    assert mixed(model.manifest, model.pipeline, None, 80).documents == traffic.documents
+    assert mixed(model.manifest, model.pipeline, None, 80, 1).documents != traffic.documents
+    long = [tokens for tokens, asks in zip(traffic.tokens, asking, strict=True) if asks]
+    short = [tokens for tokens, asks in zip(traffic.tokens, asking, strict=True) if not asks]
+    assert sum(long) / len(long) > 2 * sum(short) / len(short)
+
+
+def test_traffic_of_a_folder_is_its_sentences_and_questions(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "ner.test.conll").write_text("Ada B-PER\nwrote O\n\nBern B-LOC\n\n")
+    asked = {"id": "1", "question": "Who?", "answers": [{"text": "Ada", "answer_start": 0}]}
+    squad = {"data": [{"paragraphs": [{"context": "Ada wrote.", "qas": [asked]}]}]}
+    (tmp_path / "qa.dev.json").write_text(json.dumps(squad))
+    found = mixed(model.manifest, model.pipeline, tmp_path, 8).documents
+    assert Counter(one.text for one in found) == {"Ada wrote": 3, "Bern": 3, "Ada wrote.": 2}
+    assert {one.text for document in found for one in document.questions} == {"Who?"}
+
+
+def test_the_graph_in_process_does_whole_batches(model: Model, traffic: Traffic) -> None:
+    turn = InProcess(model, traffic).turn(0.05)
+    assert turn.tokens_per_second > turn.documents_per_second > 0
+    assert turn.p99_ms is None
+
+
+@pytest.fixture
+def bench(bundle: Path, model: Model, traffic: Traffic, tmp_path: Path) -> Iterator[Bench]:
+    with Generators(1) as generators:
+        yield Bench(bundle, traffic, expected_of(model, traffic), generators, 4, 1, tmp_path)
+
+
+def stands_still(process: psutil.Process) -> bool:
+    """Waits for a signal that was sent to arrive."""
+    for _ in range(400):
+        if process.status() == psutil.STATUS_STOPPED:
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def test_a_peer_does_the_same_work_and_stands_still_until_its_turn(bench: Bench) -> None:
+    peer = PEERS["plain"]
+    with peer_served(bench, peer, ONE) as served:
+        process = psutil.Process(served.server.process.pid)
+        assert stands_still(process)
+        assert served.check(read_peer(peer), bench.expected) == 1.0
+        turn = served.turn(0.3)
+        assert turn.documents_per_second > 0
+        assert not turn.errors
+        assert (turn.server_cpu_seconds or 0) > 0
+        assert stands_still(process)
+        assert served.server.resident() > 1_000_000
+    assert not process.is_running()
+
+
+def test_other_answers_are_not_the_same_work(bench: Bench) -> None:
+    peer = PEERS["plain"]
+    with (
+        peer_served(bench, peer, ONE) as served,
+        pytest.raises(ServerError, match="100% of its answers are not the model's"),
+    ):
+        served.check(lambda reply, at: {"tasks": "none"}, bench.expected)
+
+
+def test_a_server_that_dies_has_no_turn(bench: Bench) -> None:
+    with peer_served(bench, PEERS["plain"], ONE) as served:
+        served.server.process.kill()
+        served.server.process.wait()
+        with pytest.raises(ServerError, match="plain: ended"):
+            served.turn(0.1)
+
+
+def test_a_peer_takes_its_best_setting(bench: Bench) -> None:
+    choice = choose(bench, PEERS["plain"], 0.2)
+    assert choice.error is None
+    assert choice.same_answers == 1.0
+    assert len(choice.probes) == 2  # one thread leaves no more
+    assert choice.probes[choice.setting] == max(choice.probes.values())
+
+
+def test_a_peer_that_does_not_start_is_kept_with_its_error(bench: Bench) -> None:
+    choice = choose(bench, replace(PEERS["plain"], module="nowhere"), 0.2)
+    assert "No module named benchmarks.serving.peers.nowhere" in (choice.error or "")
+    assert choice.to_dict()["setting"] is None
+
+
+def test_a_server_that_refuses_to_answer_is_told(tmp_path: Path) -> None:
+    program = "raise SystemExit('ValueError: no such bundle')"
+    target = GrpcTarget(f"127.0.0.1:{free_port()}", "/a.B/C")
+    command = ["python3", "-c", program]
+    with (
+        pytest.raises(ServerError, match="odd: ended: ValueError: no such bundle"),
+        started("odd", target, command, probe=b"", log=tmp_path / "log"),
+    ):
+        pass
+
+
+def turn(tokens: float, p99_ms: float | None = None) -> Turn:
+    return Turn(tokens, tokens / 50, p99_ms, p99_ms)
+
+
+def rounds() -> list[Round]:
+    """Three rounds on a machine that has half the speed in the second."""
+    return [
+        Round(
+            {
+                "in process g": turn(1000 * speed),
+                "trunkline g": turn(950 * speed, 100 / speed),
+                "mosec": turn(190 * speed, 400 / speed),
+                "litserve": turn(95 * speed, 50 / speed),
+                "plain": turn(250 * speed, 120 / speed),
+            },
+            {"trunkline g": 0.4},
+        )
+        for speed in (1.0, 0.5, 1.0)
+    ]
+
+
+PUSHED = Overload(
+    server="trunkline g",
+    seconds=60,
+    rate=40,
+    deadline_ms=200,
+    maximum=20,
+    goodput_documents=0.99,
+    goodput_tokens=0.96,
+    accepted_p50_ms=90,
+    accepted_p99_ms=190,
+    refused=1000,
+    refusal_p50_ms=3,
+    expired=0,
+    errors={},
+    health_p99_ms=12,
+    health_errors={},
+    memory_growth=1.01,
+    memory_mb=[100, 101],
+    stolen=0.01,
+    generator_cpu_share=0.1,
+    generator_late_ms=1,
+    generator_saturated=False,
+)
+
+
+def judged(found: list[Round], pushed: Overload | None = PUSHED) -> dict[str, Bar]:
+    return {bar.name: bar for bar in bars(found, {"g": "int8"}, list(PEERS), pushed)}
+
+
+def test_bars_are_medians_of_ratios_within_rounds() -> None:
+    found = judged(rounds())
+    assert all(bar.met for bar in found.values())
+    assert found["g: served over the graph in process"].value == pytest.approx(0.95)
+    best = found["trunkline g over mosec, the best padded batching peer"]
+    assert (best.bar, best.value) == (5.0, pytest.approx(5.0))
+    assert found["trunkline g: p99 over that of mosec"].value == pytest.approx(0.25)
+    plain = found["trunkline g over the plain server without batching"]
+    assert (plain.bar, plain.value) == (3.0, pytest.approx(3.8))
+    assert found["2x overload: goodput over the maximum"].value == 0.96
+
+
+def test_what_is_short_is_told_by_how_much() -> None:
+    bar = Bar("x", 3.0, [2.0, 2.5, 2.9])
+    assert not bar.met
+    assert "SHORT by 0.5" in str(bar)
+    assert "2 - 2.9" in str(bar)
+    assert bar.to_dict("run me")["range"] == [2.0, 2.9]
+    assert "pass" in str(Bar("x", 3.0, [2.0], at_most=True))
+
+
+def test_what_was_not_measured_is_not_met() -> None:
+    alone = [Round({"in process g": turn(10)})]
+    found = judged(alone, replace(PUSHED, stolen=0.3, refusal_p50_ms=None))
+    assert len(found) == 10
+    assert not any(bar.met for bar in found.values())
+    assert "not measured" in str(next(iter(found.values())))
+
+
+def test_peers_that_were_not_asked_for_have_no_bars() -> None:
+    assert len(bars(rounds(), {"g": "fp32"}, [], None)) == 2
+    assert len(bars(rounds(), {"g": "fp32"}, ["plain"], None)) == 3
+
+
+def test_figures_are_medians_with_their_range() -> None:
+    found = figures(rounds())
+    assert found["mosec"]["tokens_per_second"] == 190
+    assert found["mosec"]["range"] == [95, 190]
+    assert found["in process g"]["p99_ms"] is None
+    assert best_batching(rounds()) == "mosec"
+    assert best_batching([Round()]) is None
+
+
+def test_rounds_on_a_throttled_machine_do_not_count() -> None:
+    assert [one.stolen for one in kept([Round(stolen=0.05), Round(stolen=0.3)])] == [0.05]
+
+
+def test_memory_grows_from_the_first_quarter_to_the_last() -> None:
+    assert growth([100, 101, 100, 300, 100, 102, 101, 100]) == pytest.approx(1.0, abs=0.01)
+    assert growth([100, 100, 150, 150, 180, 180, 200, 200]) == 2.0
+    assert growth([100]) == 1.0
+
+
+def test_the_whole_command(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A busy machine must not fail the test.
+    monkeypatch.setattr("benchmarks.serving.rounds.MOST_STOLEN", 1.0)
+    file = tmp_path / "serving.json"
+    options = ["--rounds", "2", "--seconds", "0.3", "--overload-seconds", "1", "--threads", "1"]
+    options += [
+        "--concurrency",
+        "8",
+        "--graphs",
+        "padded-fp32",
+        "--peers",
+        "plain",
+        "--json",
+        str(file),
+    ]
+    assert command.main([str(bundle), *options]) in {0, 1}
+    record = json.loads(file.read_text())
+    assert {bar["name"]: len(bar["rounds"]) for bar in record["bars"][:3]} == {
+        "padded-fp32: served over the graph in process": 2,
+        "padded-fp32: unloaded over in process and empty RPC, ms": 2,
+        "trunkline padded-fp32 over the plain server without batching": 2,
+    }
+    assert all(isinstance(bar["pass"], bool) for bar in record["bars"])
+    assert record["same_answers"] == {"padded-fp32": 1.0}
+    assert record["peers"]["plain"]["error"] is None
+    assert record["overload"]["rate"] > 0
+    assert record["overload"]["health_p99_ms"] > 0
+    assert record["failed"] == {}
+    assert record["settings"]["texts"] == "generator"
+    assert record["machine"]["cpus"] > 0
+    assert record["command"].startswith("python -m benchmarks.serving.bars tiny --rounds 2")
+    out = capsys.readouterr().out
+    assert "served over the graph in process" in out
+    assert "2 of 2 rounds count" in out
+    names = ("in process padded-fp32", "trunkline padded-fp32", "plain")
+    assert set(record["figures"]) == set(names)
+
+
+def test_an_unknown_peer_is_told(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main([str(bundle), "--peers", "tritn"])
+    assert "no peer 'tritn'; known: plain" in capsys.readouterr().err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ from trunkline.cli import USAGE_ERROR
 from trunkline.errors import TrunklineError
 from trunkline_serve.fronts.child import Folder, leave_signals, say_failed
 from trunkline_serve.observe.logs import set_up_logs
-
-# A lane that is done must not wait long for the interpreter: Python's own 5 ms are half a batch.
-_SWITCH_SECONDS = 0.0005
+from trunkline_serve.process import quick_loop, switch_often
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,14 @@ _ROLES = {
 def main(arguments: Sequence[str]) -> int:
     """Runs a child; returns its exit status."""
     leave_signals()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    switch_often()
     name, path, number, *more = arguments
     folder = Folder(Path(path))
     settings = folder.read_settings(int(number))
     set_up_logs(settings.log)
     role = _ROLES[name]
     try:
-        with asyncio.Runner(loop_factory=_quick_loop() if role.quick_loop else None) as runner:
+        with asyncio.Runner(loop_factory=quick_loop() if role.quick_loop else None) as runner:
             runner.run(_work(role)(folder, settings, again="again" in more))
     except (TrunklineError, OSError) as error:
         say_failed(error)
@@ -59,15 +56,6 @@ def _work(role: _Role) -> Callable[..., Coroutine[Any, Any, None]]:
         importlib.import_module(module), function
     )
     return work
-
-
-def _quick_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Returns uvloop's, with which a call costs a quarter less; Python's own if it is missing."""
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Port:
             try:
                 for family, host in _hosts(listen.host):
                     self._take(stack, family, host)
-            except OSError:
+            except (OSError, OverflowError):
                 raise ConfigError(
                     f"cannot listen on {listen.host}:{self.number}; it is in use or not of this "
                     "machine, choose another host or port"

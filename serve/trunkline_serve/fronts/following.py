@@ -45,7 +45,7 @@ async def follow(
         if remote.link is not None:
             remote.link = None
             told(False)
-        _log.warning("the engine is gone")
+            _log.warning("the engine is gone")
 
 
 async def _connected(path: Path, size: int) -> Link:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +18,12 @@ from time import monotonic
 from typing import Any
 
 from trunkline.errors import ConfigError, RuntimeFault, TrunklineError
+from trunkline_serve import notify
 from trunkline_serve.description import ModelId
 from trunkline_serve.fronts.address import Port
 from trunkline_serve.fronts.child import STOP, Folder
 from trunkline_serve.fronts.failure import unpack_error
+from trunkline_serve.process import stop_on_signal
 from trunkline_serve.settings import Settings
 
 _log = logging.getLogger("trunkline_serve")
@@ -64,7 +65,7 @@ def _folder() -> Iterator[Folder]:
 
 async def _supervise(folder: Folder, settings: Settings) -> None:
     family = _Family(folder, settings)
-    stopped = asyncio.create_task(_stop_on_signal().wait())
+    stopped = asyncio.create_task(stop_on_signal().wait())
     work = asyncio.create_task(family.work())
     try:
         await asyncio.wait({stopped, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -74,20 +75,6 @@ async def _supervise(folder: Folder, settings: Settings) -> None:
         await family.end()
     if isinstance(ended, Exception):
         raise ended
-
-
-def _stop_on_signal() -> asyncio.Event:
-    """Returns an event that the first SIGTERM or SIGINT sets; a second one kills as usual."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop(number: signal.Signals) -> None:
-        loop.remove_signal_handler(number)
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    return stopped
 
 
 class _Family:
@@ -112,10 +99,12 @@ class _Family:
         for one in models:
             where = f"{host}:{self._listen.port}"
             print(f"serving {one.name} version {one.version} on {where}", flush=True)
+        notify.ready()
         await asyncio.gather(*(child.keep() for child in (self._engine, *self._fronts)))
 
     async def end(self) -> None:
         """Lets the fronts answer what they have, then ends the engine."""
+        notify.stopping()
         drained = self._drain_seconds + _END_SECONDS
         await asyncio.gather(*(front.end(drained) for front in self._fronts))
         await self._engine.end(_END_SECONDS)
@@ -166,7 +155,7 @@ class _Child:
             status = await self._ended()
             if monotonic() - begun > _STEADY:
                 pause = _FIRST_PAUSE
-            _log.error("a %s process died, status %d; another one starts", self._role, status)
+            _log.error("process died: %s, status %d; another one starts", self._role, status)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE)
             try:
@@ -184,7 +173,7 @@ class _Child:
         try:
             await asyncio.wait_for(process.wait(), seconds)
         except TimeoutError:
-            _log.error("a %s process did not end, it was killed", self._role)
+            _log.error("process did not end and was killed: %s", self._role)
             process.kill()
             await process.wait()
 

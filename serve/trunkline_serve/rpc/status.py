@@ -140,9 +140,11 @@ TABLE = (
 )
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _BY_REASON = {row.reason: row for row in TABLE}
-# gRPC itself answers with these when there is no server or no answer in time.
+# gRPC itself answers with these when there is no server, when one ends just as a call comes in, or
+# when there is no answer in time.
 _BARE: dict[grpc.StatusCode, type[TrunklineError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlinePassed,
 }
 

@@ -57,3 +57,8 @@ def test_a_port_is_free_again() -> None:
 def test_a_host_elsewhere_is_told() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:"):
         Port(Listen(host="192.0.2.1", port=0))
+
+
+def test_a_port_that_cannot_be_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on .*:70000"):
+        Port(Listen(port=70_000))
