@@ -41,7 +41,7 @@ def recover_folder(target: Path) -> None:
     old = _beside(target, "old")
     if old.exists():
         if target.exists():
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(target)
 
