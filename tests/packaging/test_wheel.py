@@ -14,7 +14,19 @@ ROOMS = {
     "trunkline_export": "export",
     "trunkline_serve": "serve",
 }
-EXTRAS = ["dev", "export", "gpu", "lora", "optimum", "ray", "serve", "tensorboard", "train"]
+EXTRAS = [
+    "client",
+    "dev",
+    "export",
+    "gpu",
+    "lora",
+    "optimum",
+    "otel",
+    "ray",
+    "serve",
+    "tensorboard",
+    "train",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +62,8 @@ def test_wheel_holds_generated_code_for_every_proto(root: Path, names: set[str])
     assert protos
     for proto in protos:
         stem = proto.relative_to(root / "protos").with_suffix("").as_posix()
-        assert {f"{stem}_pb2.py", f"{stem}_pb2.pyi", f"{stem}_pb2_grpc.py"} <= names
+        assert {f"{stem}_pb2.py", f"{stem}_pb2.pyi"} <= names
+    assert "trunkline/v1/analysis_service_pb2_grpc.py" in names
 
 
 def test_base_install_is_the_edge_install(metadata: Message) -> None:

@@ -177,6 +177,8 @@ def values_of(leaf: Leaf) -> st.SearchStrategy[object]:
     if leaf.choices:
         return st.sampled_from(leaf.choices)
     # A call with as many documents as are permitted must fit in.
+    if leaf.name == "share":
+        return st.sampled_from([0.0, 0.25, 1.0])
     counts = st.integers(256, 512) if leaf.name == "max_in_flight" else st.integers(1, 256)
     # Python 3.11 loses a value that is `--`.
     texts = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: text != "--")
