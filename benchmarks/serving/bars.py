@@ -32,6 +32,7 @@ from benchmarks.serving.judge import Bar, bars, figures, table
 from benchmarks.serving.overload import Overload, overload
 from benchmarks.serving.peers.choose import Choice, choose
 from benchmarks.serving.peers.registry import PEERS
+from benchmarks.serving.peers.work import padded_graph
 from benchmarks.serving.rounds import Round, Sides, kept
 from benchmarks.serving.sides import (
     Bench,
@@ -111,11 +112,12 @@ def measure(given: argparse.Namespace, models: Mapping[str, Model]) -> Run:
 def _bench(given: argparse.Namespace, models: Mapping[str, Model]) -> Iterator[Bench]:
     first = next(iter(models.values()))
     traffic = mixed(first.manifest, first.pipeline, given.data, _DOCUMENTS)
+    padded = _load(given, padded_graph(first.bundle))
     with TemporaryDirectory() as logs, Generators(given.generators) as generators:
         yield Bench(
             bundle=given.bundle,
             traffic=traffic,
-            expected=expected_of(first, traffic),
+            expected=expected_of(padded, traffic),
             generators=generators,
             concurrency=given.concurrency,
             threads=given.threads,
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     given = _parser().parse_args(arguments)
     given.threads = given.threads or available_cpus()
-    given.load = _load()
+    given.load = _machine_load()
     run = measure(given, _models(given))
     good = kept(run.rounds)
     if not good:
@@ -161,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(bar.met for bar in found) else 1
 
 
-def _load() -> float:
+def _machine_load() -> float:
     """Returns the machine's load average, and warns if others are at work."""
     found = os.getloadavg()[0]
     if found > _BUSY * available_cpus():
@@ -203,10 +205,11 @@ def _peers(text: str) -> list[str]:
 
 
 def _models(given: argparse.Namespace) -> dict[str, Model]:
-    return {
-        graph: load(given.bundle, given.threads, graph=graph, allow_ungated=True)
-        for graph in given.graphs
-    }
+    return {graph: _load(given, graph) for graph in given.graphs}
+
+
+def _load(given: argparse.Namespace, graph: str) -> Model:
+    return load(given.bundle, given.threads, graph=graph, allow_ungated=True)
 
 
 def _precisions(given: argparse.Namespace) -> dict[str, str]:

@@ -72,7 +72,7 @@ class Bar:
             return f"{self.name:64}{'not measured':>24}  bar {sign} {self.bar:<6g} SHORT"
         spread = f"{min(self.values):.3g} - {max(self.values):.3g}"
         verdict = "pass" if self.met else f"SHORT by {abs(self.value - self.bar):.3g}"
-        return f"{self.name:64}{self.value:8.3g}{spread:>16}  bar {sign} {self.bar:<6g} {verdict}"
+        return f"{self.name:64}{self.value:8.4g}{spread:>16}  bar {sign} {self.bar:<6g} {verdict}"
 
 
 def bars(

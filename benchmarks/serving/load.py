@@ -250,7 +250,7 @@ async def _outcome(call: Call, request: bytes, seconds: float) -> Outcome:
     except Expired:
         return _expired
     except Failed as error:
-        return _failed(str(error))
+        return _failed(error.code)
 
 
 def _answered(report: Report, latency: float, tokens: int) -> None:

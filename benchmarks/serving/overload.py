@@ -46,7 +46,7 @@ class Overload:
         memory_mb: Resident memory over the run.
         stolen: Share of CPU time stolen.
         generator_cpu_share: CPU seconds of the load generator per second.
-        generator_late_ms: How late it made calls, 99th percentile.
+        generator_late_p50_ms, generator_late_p99_ms: How late it made calls; part of all latencies.
         generator_saturated: Whether it may have been the limit.
     """
 
@@ -69,7 +69,8 @@ class Overload:
     memory_mb: Sequence[float]
     stolen: float
     generator_cpu_share: float
-    generator_late_ms: float | None
+    generator_late_p50_ms: float | None
+    generator_late_p99_ms: float | None
     generator_saturated: bool
 
     @property
@@ -136,7 +137,8 @@ def _run(
         memory_mb=[round(one / _MB, 1) for one in memory],
         stolen=round(cpu_times().share_since(before), 4),
         generator_cpu_share=round(report.cpu_seconds / report.wall_seconds, 3),
-        generator_late_ms=report.late.ms(99),
+        generator_late_p50_ms=report.late.ms(50),
+        generator_late_p99_ms=report.late.ms(99),
         generator_saturated=report.saturated,
     )
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Server:
     Attributes:
         name: What it is called in results.
         target: Where its calls go.
-        process: The first of its processes; the others are of the same group.
+        process: The first of its processes, which started the others.
         log: File with what it printed.
     """
 
@@ -74,29 +74,49 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Returns the CPU time of all its processes so far."""
-        times = [one.cpu_times() for one in self._processes()]
-        return sum(one.user + one.system for one in times)
+        return self._total(_cpu_seconds)
 
     def resident(self) -> int:
         """Returns the resident memory of all its processes, in bytes."""
-        return sum(one.memory_info().rss for one in self._processes())
+        return int(self._total(lambda one: one.memory_info().rss))
 
     def stop(self) -> None:
         """Ends the server and everything it started."""
         self.thaw()
-        self._signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_STOP_SECONDS)
-        # What is left of the group: children that outlived their parent.
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
+        found = self._signal(signal.SIGTERM)
+        _, left = psutil.wait_procs(found, _STOP_SECONDS)
+        for one in left:
+            one.kill()
+        # Children that had outlived their parent already.
         with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def _signal(self, number: int) -> list[psutil.Process]:
+        """Sends a signal to all its processes and returns them."""
+        found = self._processes()
+        for one in found:
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
+        return found
+
+    def _total(self, read: Callable[[psutil.Process], float]) -> float:
+        found = 0.0
+        for one in self._processes():
+            with suppress(psutil.NoSuchProcess):  # it may end any time
+                found += read(one)
+        return found
 
     def _processes(self) -> list[psutil.Process]:
-        first = psutil.Process(self.process.pid)
-        return [first, *first.children(recursive=True)]
+        try:
+            first = psutil.Process(self.process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def free_port() -> int:

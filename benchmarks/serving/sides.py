@@ -137,7 +137,7 @@ class Bench:
     Attributes:
         bundle: The bundle.
         traffic: What is asked.
-        expected: Results of its first documents by the first model in this process.
+        expected: Results of its first documents by the padded graph in this process.
         generators: Make the load.
         concurrency: Callers of the closed loop.
         threads: Of every server and of the model in this process.

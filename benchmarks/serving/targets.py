@@ -26,6 +26,7 @@ _OPTIONS = [
 ]
 _BUSY = frozenset({429, 503})  # what HTTP servers refuse with
 _OK = 200
+_SAID = 300  # bytes of an error's body that are kept
 
 
 class Refused(Exception):
@@ -37,7 +38,11 @@ class Expired(Exception):
 
 
 class Failed(Exception):
-    """Anything else; the message is a code to count by."""
+    """Anything else: a code to count by, and what the server said."""
+
+    def __init__(self, code: str, said: str = "") -> None:
+        super().__init__(f"{code} {said}".strip())
+        self.code = code
 
 
 class Target(Protocol):
@@ -70,7 +75,7 @@ class GrpcTarget:
                 try:
                     reply: bytes = await method(request, timeout=seconds)
                 except grpc.aio.AioRpcError as error:
-                    raise _GRPC.get(error.code(), Failed)(error.code().name) from None
+                    raise _failure(error) from None
                 return reply
 
             yield call
@@ -80,6 +85,11 @@ _GRPC: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Refused,
     grpc.StatusCode.DEADLINE_EXCEEDED: Expired,
 }
+
+
+def _failure(error: grpc.aio.AioRpcError) -> Exception:
+    kind = _GRPC.get(error.code())
+    return Failed(error.code().name, error.details() or "") if kind is None else kind()
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,10 @@ class HttpTarget:
                     raise Expired from None
                 except aiohttp.ClientError as error:
                     raise Failed(type(error).__name__) from None
+                if reply.status in _BUSY:
+                    raise Refused
                 if reply.status != _OK:
-                    raise (Refused if reply.status in _BUSY else Failed)(f"HTTP {reply.status}")
+                    raise Failed(f"HTTP {reply.status}", body[:_SAID].decode(errors="replace"))
                 return body
 
             yield call

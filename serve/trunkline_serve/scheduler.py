@@ -29,6 +29,8 @@ from trunkline.runner import RowOutputs
 from trunkline_serve.events import BatchRan, Listener, Release
 
 _PACE_WEIGHT = 0.1  # of the latest run in the running mean of nanoseconds per token
+_LATE_SHARE = 0.01  # of calls that may take longer than they should by more than the margin
+_MARGIN_STEP = 0.02  # seconds
 _CLOSING = "the server is shutting down"
 
 
@@ -80,6 +82,7 @@ class Job:
         left: Number of rows that have not run.
         waiting: Tokens not yet taken into a run.
         dead: True once nobody waits for the result, or it has failed.
+        expected: Seconds it should take, as it looked when it came.
     """
 
     model: Model
@@ -91,6 +94,7 @@ class Job:
     left: int
     waiting: int
     dead: bool = False
+    expected: float = 0.0
     arrived_ns: int = field(default_factory=perf_counter_ns)
     begun_ns: int = 0
 
@@ -154,14 +158,25 @@ class Queue:
         job.waiting, job.dead = 0, True
 
     def ahead(self, tokens: int) -> int:
-        """Returns the tokens whose turn comes before the last of a call's, if it came now."""
+        """Returns the tokens that will run before the last of a call's, if it came now.
+
+        They are those whose turn comes first, and what is taken along with them: the rest of a
+        batch, which later rows of the same line fill.
+        """
         last = self._dispatched + tokens
-        return sum(
-            len(job.rows[index])
-            for line in self._lines.values()
-            for turn, _, job, index in line
-            if turn <= last and not job.dead
-        )
+        return sum(self._before(model, turns, last) for (model, _), turns in self._lines.items())
+
+    def _before(self, model: Model, turns: list[_Turn], last: int) -> int:
+        first = rest = 0
+        for turn, _, job, index in turns:
+            if job.dead:
+                continue
+            if turn <= last:
+                first += len(job.rows[index])
+            else:
+                rest += len(job.rows[index])
+        budget = self._budget or model.runner.budget
+        return first + min(rest, -first % budget)
 
     def take(self, idle: int) -> tuple[Batch | None, list[_Outcome]]:
         """Takes the next batch, and what failed because its deadline passed meanwhile.
@@ -232,6 +247,23 @@ class Queue:
         return False
 
 
+class _Margin:
+    """How much longer than expected calls take, at most, but for one in a hundred.
+
+    A quantile that is learned as calls come (stochastic approximation, Robbins and Monro, 1951):
+    one that takes longer moves it up by much, one that does not moves it down by little.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def learn(self, late: float) -> None:
+        """Learns from a call that took `late` seconds longer than expected."""
+        up = late > self.seconds
+        self.seconds += _MARGIN_STEP * (1 - _LATE_SHARE if up else -_LATE_SHARE)
+        self.seconds = max(self.seconds, 0.0)
+
+
 class Scheduler:
     """Runs the rows of concurrent calls together. `submit` belongs to one event loop.
 
@@ -248,6 +280,7 @@ class Scheduler:
         self._idle = 0
         self._running = 0  # tokens
         self._pace = 0.0  # nanoseconds per token of one lane
+        self._margin = _Margin()
         self._closed = False
         self._lanes = [
             threading.Thread(target=self._work, name=f"trunkline-lane-{at}", daemon=True)
@@ -284,6 +317,7 @@ class Scheduler:
         with self._ready:
             if self._closed:
                 raise Unavailable(_CLOSING)
+            job.expected = 0.0 if deadline is None else self._wait(tokens)
             self._queue.add(job)
             self._ready.notify(len(rows))
         try:
@@ -300,8 +334,8 @@ class Scheduler:
     def expected_wait(self, tokens: int = 0) -> float:
         """Returns the seconds until a call of so many tokens, made now, should be done."""
         with self._ready:
-            ahead = self._queue.ahead(tokens)
-        return (ahead + tokens + self._running / 2) * self._pace / len(self._lanes) / 1e9
+            wait = self._wait(tokens)
+        return wait + self._margin.seconds if self._queue.tokens else wait
 
     def close(self) -> None:
         """Fails what still waits, and ends the threads after the batches that run."""
@@ -312,6 +346,10 @@ class Scheduler:
         _post([(job, Unavailable(_CLOSING)) for job in waiting])
         for lane in self._lanes:
             lane.join()
+
+    def _wait(self, tokens: int) -> float:
+        ahead = self._queue.ahead(tokens) + tokens + self._running / 2
+        return ahead * self._pace / len(self._lanes) / 1e9
 
     def _abandon(self, job: Job) -> None:
         with self._ready:
@@ -333,6 +371,7 @@ class Scheduler:
         with self._ready:
             self._running -= batch.tokens
             self._queue.done(batch.model)
+            self._learn(finished)
         _post(finished)
         return True
 
@@ -341,6 +380,7 @@ class Scheduler:
         with self._ready:
             while not self._closed:
                 batch, late = self._queue.take(self._idle)
+                self._learn(late)
                 _post(late)
                 if batch is not None:
                     self._running += batch.tokens
@@ -349,6 +389,13 @@ class Scheduler:
                 self._ready.wait()
                 self._idle -= 1
         return None
+
+    def _learn(self, ended: list[_Outcome]) -> None:
+        """Compares how long calls took with what was expected."""
+        now = perf_counter_ns()
+        for job, _ in ended:
+            if job.deadline is not None:
+                self._margin.learn((now - job.arrived_ns) / 1e9 - job.expected)
 
     def _run(self, batch: Batch) -> list[_Outcome]:
         begin = perf_counter_ns()

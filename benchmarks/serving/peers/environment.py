@@ -13,7 +13,7 @@ from benchmarks.serving.processes import ServerError
 
 ROOT = Path(__file__).parents[3]
 _FOLDER = ROOT / ".tools" / "peers"
-_SAME = ("numpy", "onnxruntime", "tokenizers")  # as Trunkline has them in this run
+_SAME = ("numpy", "onnxruntime", "tokenizers")  # what the work needs
 
 
 def python_of(name: str, requirements: Sequence[str]) -> str:
@@ -21,12 +21,14 @@ def python_of(name: str, requirements: Sequence[str]) -> str:
 
     Args:
         name: Of the peer.
-        requirements: What pip installs, e.g. `mosec==0.9.8`.
+        requirements: What pip installs, e.g. `mosec==0.9.8`. What the work needs comes on top, in
+            this process's versions, unless it is among them.
 
     Raises:
         ServerError: pip could not; has its last line.
     """
-    wanted = [*requirements, *(f"{one}=={metadata.version(one)}" for one in _SAME)]
+    same = [one for one in _SAME if not any(other.startswith(one) for other in requirements)]
+    wanted = [*requirements, *(f"{one}=={metadata.version(one)}" for one in same)]
     folder = _FOLDER / name
     python, done = folder / "bin" / "python", folder / ".installed"
     if not done.is_file() or done.read_text().split() != wanted:

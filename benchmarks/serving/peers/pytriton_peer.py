@@ -23,9 +23,10 @@ def main() -> None:
         work = Work(options)
 
         @batch
-        def analyze(document: NDArray[np.bytes_]) -> dict[str, NDArray[np.bytes_]]:
+        def analyze(document: NDArray[np.bytes_]) -> dict[str, NDArray[np.object_]]:
             found = work.answer([json.loads(one) for one in document[:, 0].tolist()])
-            return {"result": np.array([[json.dumps(one).encode()] for one in found])}
+            texts = [[json.dumps(one).encode()] for one in found]
+            return {"result": np.array(texts, dtype=np.object_)}
 
         return analyze
 

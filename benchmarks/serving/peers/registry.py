@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,8 +107,11 @@ class Peer:
         return [self.python(), "-m", f"benchmarks.serving.peers.{self.module}"]
 
     def variables(self) -> Mapping[str, str]:
-        """Returns where its Python finds Trunkline's own code."""
-        return {"PYTHONPATH": f"{ROOT / 'runtime'}:{ROOT}"}
+        """Returns where its Python finds Trunkline's own code, and Triton's stub this Python."""
+        return {
+            "PYTHONPATH": f"{ROOT / 'runtime'}:{ROOT}",
+            "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+        }
 
     def version(self) -> str | None:
         """Returns the version of what was installed for it."""
@@ -130,8 +134,13 @@ _ALL = (
     # Its workers ask uvloop for a loop that newer ones no longer make.
     Peer("mlserver", "mlserver_peer", ("mlserver==1.7.1", "uvloop<0.22"), _open_inference([1])),
     Peer("mosec", "mosec_peer", ("mosec==0.9.8",), Wire(_http("/inference"), _same, _same)),
-    # The newest one that this system's C library can run.
-    Peer("pytriton", "pytriton_peer", ("nvidia-pytriton>=0.5.7",), _open_inference([1, 1])),
+    # The newest one that this system's C library can run; its strings break with numpy 2.
+    Peer(
+        "pytriton",
+        "pytriton_peer",
+        ("nvidia-pytriton>=0.5.7", "numpy<2"),
+        _open_inference([1, 1]),
+    ),
 )
 PEERS = {peer.name: peer for peer in _ALL}
 """By name."""
