@@ -31,9 +31,10 @@ from trunkline_serve.settings import Settings
 
 T = TypeVar("T")
 
-# Tokenising or decoding a byte takes about a microsecond, a hop to a thread and back about a
-# hundred: below this size the hop would cost more than it frees the event loop.
-_INLINE_BYTES = 1024
+# Tokenising or decoding a byte takes about half a microsecond, a hop to a thread and back a hundred
+# and its turn there: what is short holds up the event loop for less than it would cost elsewhere.
+_INLINE_BYTES = 4096
+_USUAL_BYTES = 5  # of text in one token: what the room for a call is judged by at first
 _MOST_BYTES = 8  # of text in one token, on average: what has more is told before it is tokenised
 _LEAST_RETRY = 0.1  # seconds
 _REASONS: dict[type[BaseException], str] = {
@@ -160,9 +161,10 @@ class Engine:
             served = self.models.find(model, version)
             call.model = served.id.name
             with served.held() as chosen, self._permits(call.documents):
-                self._check_room(deadline, 0)
                 size = check_documents(documents, self.settings.limits)
                 check_tokens(size // _MOST_BYTES, self.settings.limits)
+                # Tokenising is work too, and most calls without room can be told so before it.
+                self._check_room(deadline, size // _USUAL_BYTES)
                 pipeline = chosen.pipeline
                 call.stage = "encode"
                 prepared = await self._work(size, lambda: _prepare(pipeline, documents))

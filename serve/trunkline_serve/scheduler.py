@@ -29,8 +29,9 @@ from trunkline.runner import RowOutputs
 from trunkline_serve.events import BatchRan, Listener, Release
 
 _PACE_WEIGHT = 0.1  # of the latest run in the running mean of nanoseconds per token
-_LATE_SHARE = 0.01  # of calls that may take longer than they should by more than the margin
-_MARGIN_STEP = 0.02  # seconds
+_LATE_SHARE = 0.003  # of calls that may take longer than they should by more than the margin
+_MARGIN_STEP = 0.05  # seconds
+_ALIKE_TOKENS = 512
 _CLOSING = "the server is shutting down"
 
 
@@ -248,7 +249,7 @@ class Queue:
 
 
 class _Margin:
-    """How much longer than expected calls take, at most, but for one in a hundred.
+    """How much longer than expected calls take, at most, but for a few in a thousand.
 
     A quantile that is learned as calls come (stochastic approximation, Robbins and Monro, 1951):
     one that takes longer moves it up by much, one that does not moves it down by little.
@@ -334,8 +335,11 @@ class Scheduler:
     def expected_wait(self, tokens: int = 0) -> float:
         """Returns the seconds until a call of so many tokens, made now, should be done."""
         with self._ready:
-            wait = self._wait(tokens)
-        return wait + self._margin.seconds if self._queue.tokens else wait
+            if not self._queue.tokens:
+                return self._wait(tokens)
+            # Where there is a queue, small calls must not slip through gaps that large ones see
+            # closed: up to a size, all are judged alike.
+            return self._wait(max(tokens, _ALIKE_TOKENS)) + self._margin.seconds
 
     def close(self) -> None:
         """Fails what still waits, and ends the threads after the batches that run."""
