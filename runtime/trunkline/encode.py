@@ -24,6 +24,9 @@ from trunkline.errors import InvalidInput
 
 Ints = NDArray[np.int64]
 
+_SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
+"""All white space of Unicode, which ends with the ideographic space."""
+
 
 class Words(NamedTuple):
     """The U words of a text.
@@ -257,13 +260,22 @@ def _broken(text: str) -> bool:
 
 def _visible_bounds(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
     """Returns starts and ends of tokens that may count white space in, as `Tokens` has them."""
-    visible = [_visible(text, start, end) for start, end in offsets]
-    starts, ends = np.array(visible, np.int64).reshape(-1, 2).T
+    starts, ends = np.array(offsets, np.int64).reshape(-1, 2).T.copy()
+    for at in _edged(text, starts, ends):
+        starts[at], ends[at] = _visible(text, int(starts[at]), int(ends[at]))
     blank = starts == ends
     if blank.any():
         after = np.minimum.accumulate(np.where(blank, len(text), starts)[::-1])[::-1]
         starts, ends = np.where(blank, after, starts), np.where(blank, after, ends)
     return starts, _with_marks(text, starts, ends)
+
+
+def _edged(text: str, starts: Ints, ends: Ints) -> NDArray[np.intp]:
+    """Returns the tokens that begin or end with white space: with most tokenizers none."""
+    held = np.flatnonzero(starts < ends)
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    edges = codes[starts[held]], codes[ends[held] - 1]
+    return held[np.isin(edges[0], _SPACES) | np.isin(edges[1], _SPACES)]
 
 
 def _visible(text: str, start: int, end: int) -> tuple[int, int]:
