@@ -19,7 +19,7 @@ BUF := .tools/.buf-$(BUF_VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check format gen bench
+.PHONY: help setup run test check format gen bench soak
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,11 +44,16 @@ format: $(SETUP) ## Format the code and mend what ruff can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-gen: $(GENERATOR) ## Generate runtime/trunkline/v1 from protos/
+gen: $(GENERATOR) ## Generate the code of protos/
 	scripts/gen_protos.sh .venv-gen/bin/python
 
 bench: $(SETUP) ## Run the benchmarks
 	$(BIN)/$(if $(wildcard benchmarks/run.py),python -m benchmarks.run,trunkline bench) $(ARGS)
+
+BUNDLE ?= runs/demo/bundle
+
+soak: $(SETUP) ## Keep a server of BUNDLE busy for MINUTES (60), with bounds on memory and descriptors
+	$(BIN)/python -m benchmarks.faults $(BUNDLE) --soak $(or $(MINUTES),60)
 
 # torch is named so that pip, where it knows a CPU build of this version, takes that. Byte code is left to
 # the first import: most of these packages' modules are never imported.
