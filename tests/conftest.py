@@ -30,6 +30,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# Files that take longest, so that two processes end at about the same time.
+_LONGEST = (
+    "test_killed.py",
+    "test_parallel.py",
+    "test_path.py",
+    "test_packed.py",
+    "test_optimum.py",
+    "test_deploy.py",
+    "test_readme.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def late(item: pytest.Item) -> int:
+        name = item.path.name
+        return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+
+    items.sort(key=late)
+
+
 # Imports stand in the fixtures: most tests need no torch, which takes seconds to load.
 
 

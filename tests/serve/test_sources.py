@@ -201,7 +201,9 @@ TREES = st.fixed_dictionaries({}, optional={leaf: values_of(leaf) for leaf in le
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
 )
 @given(TREES.map(together))
 def test_what_is_printed_can_be_read_back(tmp_path: Path, tree: dict[Leaf, object]) -> None:
