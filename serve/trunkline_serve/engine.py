@@ -26,8 +26,9 @@ from trunkline.runner import RowOutputs
 from trunkline_serve.events import Answered, Everyone, Failed, Timing
 from trunkline_serve.limits import check_count, check_documents, check_tokens
 from trunkline_serve.models import Registry
-from trunkline_serve.scheduler import Computing, Ran
+from trunkline_serve.scheduler import Computing
 from trunkline_serve.settings import Settings
+from trunkline_serve.turns import Ran
 
 T = TypeVar("T")
 

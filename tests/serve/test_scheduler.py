@@ -18,7 +18,8 @@ from trunkline.errors import DeadlinePassed, RuntimeFault, Unavailable
 from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
 from trunkline_serve.events import BatchRan, Listener
-from trunkline_serve.scheduler import Batch, Job, Queue, Ran, Scheduler
+from trunkline_serve.scheduler import Scheduler
+from trunkline_serve.turns import Batch, Job, Queue, Ran
 
 NER, QA = Output("ner.logits", ("batch",)), Output("qa.start_logits", ("batch",))
 BUDGET = 100

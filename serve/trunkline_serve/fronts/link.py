@@ -26,7 +26,7 @@ from trunkline_serve.fronts.wire import (
     Run,
     Wire,
 )
-from trunkline_serve.scheduler import Ran
+from trunkline_serve.turns import Ran
 
 AWAY = "the engine is being started again; try again"
 _SHARE = 4  # no call has more than this part of the memory at a time

@@ -11,7 +11,7 @@ from trunkline.kinds import Output
 from trunkline_serve.description import ModelId
 from trunkline_serve.fronts.link import AWAY, Link
 from trunkline_serve.fronts.wire import Changed, Load, Unload
-from trunkline_serve.scheduler import Ran
+from trunkline_serve.turns import Ran
 
 
 class Remote:
