@@ -139,11 +139,8 @@ class Scheduler:
     def expected_wait(self, tokens: int = 0) -> float:
         """Returns the seconds until a call of so many tokens, made now, should be done."""
         with self._ready:
-            if not self._queue.tokens:
-                return self._wait(tokens)
-            # Where there is a queue, small calls must not slip through gaps that large ones see
-            # closed: up to a size, all are judged alike.
-            return self._wait(max(tokens, _ALIKE_TOKENS)) + self._margin.seconds
+            wait = self._wait(tokens)
+            return wait + self._margin.seconds if self._queue.tokens else wait
 
     def close(self) -> None:
         """Fails what still waits, and ends the threads after the batches that run."""
@@ -156,7 +153,10 @@ class Scheduler:
             lane.join()
 
     def _wait(self, tokens: int) -> float:
-        ahead = self._queue.ahead(tokens) + tokens + self._running / 2
+        # Where there is a queue, small calls must not slip through gaps that large ones see closed:
+        # up to a size, all are judged alike.
+        own = max(tokens, _ALIKE_TOKENS) if self._queue.tokens else tokens
+        ahead = self._queue.ahead(own) + own + self._running / 2
         return ahead * self._pace / len(self._lanes) / 1e9
 
     def _abandon(self, job: Job) -> None:

@@ -12,6 +12,7 @@ import heapq
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic, perf_counter_ns
 
 from trunkline import Model
@@ -74,12 +75,12 @@ class Batch:
     budget: int
     released: Release
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """The rows."""
         return [job.rows[index] for job, index in self.parts]
 
-    @property
+    @cached_property
     def jobs(self) -> list[Job]:
         """The jobs that have rows in it."""
         return list(dict.fromkeys(job for job, _ in self.parts))
@@ -105,6 +106,7 @@ class Queue:
         self._running: dict[Model, int] = {}
         self._dispatched = 0  # tokens, ever
         self._order = itertools.count()
+        self._long: dict[Job, int] = {}  # jobs of more than a batch, and the turn behind their last
         self.tokens = 0
 
     def add(self, job: Job) -> None:
@@ -116,32 +118,31 @@ class Queue:
             heapq.heappush(line, (turn, next(self._order), job, index))
             turn += len(row)
         self.tokens += job.waiting
+        if job.waiting > self._most(job.model):
+            self._long[job] = turn
 
     def kill(self, job: Job) -> None:
         """Takes a job's rows out of the count; its turns are passed over later."""
         self.tokens -= job.waiting
         job.waiting, job.dead = 0, True
+        self._long.pop(job, None)
 
     def ahead(self, tokens: int) -> int:
-        """Returns the tokens that will run before the last of a call's, if it came now.
+        """Returns the tokens that may run before the last of a call's, if it came now.
 
-        They are those whose turn comes first, and what is taken along with them: the rest of a
-        batch, which later rows of the same line fill.
+        They are those whose turn comes first, which is all that waits but the ends of long calls,
+        and of each of these a batch that is taken along. Costs a step per long call only: every
+        call that has a deadline asks.
         """
         last = self._dispatched + tokens
-        return sum(self._before(model, turns, last) for (model, _), turns in self._lines.items())
+        return self.tokens - sum(
+            max(0, min(job.waiting, end - last) - self._most(job.model))
+            for job, end in self._long.items()
+        )
 
-    def _before(self, model: Model, turns: list[_Turn], last: int) -> int:
-        first = rest = 0
-        for turn, _, job, index in turns:
-            if job.dead:
-                continue
-            if turn <= last:
-                first += len(job.rows[index])
-            else:
-                rest += len(job.rows[index])
-        budget = self._budget or model.runner.budget
-        return first + min(rest, -first % budget)
+    def _most(self, model: Model) -> int:
+        """Returns the most tokens of one batch."""
+        return self._budget or model.runner.budget
 
     def take(self, idle: int) -> tuple[Batch | None, list[Outcome]]:
         """Takes the next batch, and what failed because its deadline passed meanwhile.
@@ -155,7 +156,7 @@ class Queue:
         if line is None:
             return None, late
         (model, _), turns = line
-        budget = self._budget or model.runner.budget
+        budget = self._most(model)
         helpers = min(idle, model.runner.lanes - self._running.get(model, 0) - 1)
         room = min(budget, -(-self.tokens // (helpers + 1)))
         parts: list[tuple[Job, int]] = []
@@ -169,6 +170,8 @@ class Queue:
             parts.append((job, index))
             tokens += length
             job.waiting -= length
+            if not job.waiting:
+                self._long.pop(job, None)
         released: Release = "full" if turns else "drained"
         self._dispatched += tokens
         self.tokens -= tokens
@@ -185,6 +188,7 @@ class Queue:
         """Takes out everything that waits."""
         jobs = [job for line in self._lines.values() for _, _, job, _ in line if not job.dead]
         self._lines.clear()
+        self._long.clear()
         self.tokens = 0
         return list(dict.fromkeys(jobs))
 

@@ -178,6 +178,30 @@ def test_nothing_waits_while_later_rows_of_its_length_go(calls: list[list[int]])
     assert all(turns == sorted(turns) for turns in order.values())
 
 
+@examples(deadline=None)
+@given(st.lists(lengths, min_size=1, max_size=12), st.integers(1, 400), st.integers(0, 5))
+def test_what_goes_first_is_never_underestimated(
+    calls: list[list[int]], tokens: int, taken: int
+) -> None:
+    model, queue = Served(Echo(width=10)), Queue(None, Listener())
+    waiting: dict[tuple[Job, int], int] = {}
+    dispatched = 0
+    for at, sizes in enumerate(calls):
+        one = job(model, [row(length) for length in sizes])
+        for index in range(len(sizes)):
+            waiting[one, index] = dispatched + sum(sizes[:index])
+        queue.add(one)
+        if at < taken:
+            batch, _ = queue.take(0)
+            assert batch is not None
+            queue.done(batch.model)
+            dispatched += batch.tokens
+            for part in batch.parts:
+                del waiting[part]
+    first = [part for part, turn in waiting.items() if turn <= dispatched + tokens]
+    assert sum(len(one.rows[index]) for one, index in first) <= queue.ahead(tokens) <= queue.tokens
+
+
 def test_a_sentence_goes_between_the_rows_of_a_book() -> None:
     model, queue = Served(Echo()), Queue(None, Listener())
     book, sentence = job(model, [row(60)] * 10), job(model, [row(5)])

@@ -80,6 +80,11 @@ def _worded(error: TrunklineError, message: str) -> TrunklineError:
     return error
 
 
+def _bare(error: type[TrunklineError], code: grpc.StatusCode, reason: str) -> Row:
+    """Returns the row of an error that is its message alone."""
+    return Row(error, code, reason, lambda _: {}, lambda _, said: error(said), lambda _: None)
+
+
 TABLE = (
     Row(
         error=InvalidInput,
@@ -105,38 +110,10 @@ TABLE = (
         rebuild=lambda data, said: _worded(Overloaded(said, float(data["retry_after"])), said),
         detail=_retry_info,
     ),
-    Row(
-        error=Unavailable,
-        code=grpc.StatusCode.UNAVAILABLE,
-        reason="UNAVAILABLE",
-        metadata=lambda _: {},
-        rebuild=lambda _, said: Unavailable(said),
-        detail=lambda _: None,
-    ),
-    Row(
-        error=DeadlinePassed,
-        code=grpc.StatusCode.DEADLINE_EXCEEDED,
-        reason="DEADLINE_PASSED",
-        metadata=lambda _: {},
-        rebuild=lambda _, said: DeadlinePassed(said),
-        detail=lambda _: None,
-    ),
-    Row(
-        error=Unauthenticated,
-        code=grpc.StatusCode.UNAUTHENTICATED,
-        reason="UNAUTHENTICATED",
-        metadata=lambda _: {},
-        rebuild=lambda _, said: Unauthenticated(said),
-        detail=lambda _: None,
-    ),
-    Row(
-        error=Forbidden,
-        code=grpc.StatusCode.PERMISSION_DENIED,
-        reason="FORBIDDEN",
-        metadata=lambda _: {},
-        rebuild=lambda _, said: Forbidden(said),
-        detail=lambda _: None,
-    ),
+    _bare(Unavailable, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
+    _bare(DeadlinePassed, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+    _bare(Unauthenticated, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    _bare(Forbidden, grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN"),
 )
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _BY_REASON = {row.reason: row for row in TABLE}
