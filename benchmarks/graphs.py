@@ -14,8 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +23,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from benchmarks.bars import Bar
+from benchmarks.bars import show as show_bar
 from benchmarks.record import record
 from trunkline.batching import pad
 from trunkline.bundle import Bundle, open_bundle
@@ -53,41 +54,26 @@ SINGLES, PADDED, FP32, INT8 = (
     "packed-fp32",
     "packed-int8",
 )
-_LARGE, _ONE_HEAD, _ALL_HEADS = "large fp32", "one head", "all heads"
+ONE_HEAD, ALL_HEADS = "one head", "all heads"
+_LARGE = "large fp32"
 _LARGE_LENGTH, _LARGE_ROWS = 64, 32  # 2,048 tokens
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A bar and how its value is read off the times; `at_most` for those that are ceilings."""
-
-    name: str
-    bar: float
-    value: Callable[[Times], float]
-    at_most: bool = False
-
-
-def bars(bundle: Bundle, threads: int) -> list[Bar]:
-    """Returns the bars that the bundle's graphs can be held to."""
+def bars(bundle: Bundle, times: Times, threads: int) -> list[Bar]:
+    """Returns the bars that the bundle's graphs are held to, a value a round."""
     facts = bundle.manifest.encoder
     operations = arithmetic(facts, [_large_rows(facts.max_length)])
-
-    def share_of_peak(times: Times) -> float:
-        return operations / times.best(_LARGE) / peak_of(times, threads)
-
+    share = operations / times.best(_LARGE) / peak_of(times, threads)
+    heads = f"all {len(bundle.manifest.tasks)} heads over one head, time"
     return [
-        Bar("packed over padded batches, fp32", 2.0, _quicker(FP32, PADDED)),
-        Bar("packed fp32 over default, one at a time", 1.4, _quicker(FP32, SINGLES)),
-        Bar("packed int8 over default, one at a time", 3.0, _quicker(INT8, SINGLES)),
-        Bar("packed int8 over packed fp32", 1.6, _quicker(INT8, FP32)),
-        Bar("packed int8 over padded batches, fp32", 4.0, _quicker(INT8, PADDED)),
-        Bar("share of the matrix peak, fp32, 2,048 tokens", 0.7, share_of_peak),
-        Bar("all heads over one head, time", 1.1, _quicker(_ONE_HEAD, _ALL_HEADS), at_most=True),
+        Bar("packed over padded batches, fp32", 2.0, times.ratios(FP32, PADDED)),
+        Bar("packed fp32 over default, one at a time", 1.4, times.ratios(FP32, SINGLES)),
+        Bar("packed int8 over default, one at a time", 3.0, times.ratios(INT8, SINGLES)),
+        Bar("packed int8 over packed fp32", 1.6, times.ratios(INT8, FP32)),
+        Bar("packed int8 over padded batches, fp32", 4.0, times.ratios(INT8, PADDED)),
+        Bar("share of the matrix peak, fp32, 2,048 tokens", 0.7, [share]),
+        Bar(heads, 1.1, times.ratios(ONE_HEAD, ALL_HEADS), at_most=True),
     ]
-
-
-def _quicker(name: str, over: str) -> Callable[[Times], float]:
-    return lambda times: times.ratio(name, over)
 
 
 def works(checkpoint: Checkpoint, bundle: Bundle, threads: int, aside: Path) -> dict[str, Work]:
@@ -106,8 +92,8 @@ def works(checkpoint: Checkpoint, bundle: Bundle, threads: int, aside: Path) -> 
         INT8: ours[INT8],
         **matrix_peak(threads),
         _LARGE: partial(run_all, packed, [large], outputs),
-        _ONE_HEAD: partial(run_all, alone, batches, one_head),
-        _ALL_HEADS: partial(run_all, packed, batches, outputs),
+        ONE_HEAD: partial(run_all, alone, batches, one_head),
+        ALL_HEADS: partial(run_all, packed, batches, outputs),
     }
 
 
@@ -144,23 +130,9 @@ def _large_rows(longest: int) -> list[Row]:
     return [bare_row(random.integers(0, 1000, length)) for _ in range(_LARGE_ROWS)]
 
 
-def judge(found: Sequence[Bar], times: Times) -> list[dict[str, object]]:
-    """Returns each bar with its value and whether it is met."""
-    judged: list[dict[str, object]] = []
-    for bar in found:
-        value = bar.value(times)
-        met = value <= bar.bar if bar.at_most else value >= bar.bar
-        judged.append({"name": bar.name, "bar": bar.bar, "value": round(value, 3), "pass": met})
-    return judged
-
-
-def show(judged: Sequence[Mapping[str, object]], speeds: Mapping[str, float]) -> str:
+def show(found: Sequence[Bar], speeds: Mapping[str, float]) -> str:
     """Returns bars and speeds as text."""
-    lines = [
-        f"{row['name']!s:48}{row['value']!s:>8}  bar {row['bar']!s:<5}"
-        f" {'pass' if row['pass'] else 'SHORT'}"
-        for row in judged
-    ]
+    lines = [show_bar(bar.to_dict()) for bar in found]
     lines += ["", *(f"{name:28}{speed:10,.0f} tokens/s" for name, speed in speeds.items())]
     return "\n".join(lines)
 
@@ -184,15 +156,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         times = in_turn(todo, given.rounds)
     if not times.seconds[FP32]:
         raise SystemExit("every round was left out: too much CPU time was stolen; try again later")
-    judged = judge(bars(bundle, threads), times)
+    found = bars(bundle, times, threads)
     tokens = tokens_of(mixed_rows(bundle.manifest.encoder))
     speeds = {name: tokens / times.best(name) for name in (SINGLES, PADDED, FP32, INT8)}
-    print(show(judged, speeds))
+    print(show(found, speeds))
+    head = record("benchmarks.graphs", arguments)
     body = {
         "note": given.note,
         "threads": threads,
         "rounds": {"counted": len(times.seconds[FP32]), "left_out": times.left_out},
-        "bars": judged,
+        "bars": [bar.to_dict(head["command"]) for bar in found],
         "tokens_per_second": {name: round(speed) for name, speed in speeds.items()},
         "peak_gflops": round(peak_of(times, threads) / 1e9, 1),
         "seconds": {
@@ -200,9 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
         "gates": [vars(gate) for gate in bundle.manifest.gates],
     }
-    head = record("benchmarks.graphs", arguments)
     write_whole(given.json, json.dumps(head | body, indent=1) + "\n")
-    return 0 if all(row["pass"] for row in judged) else 1
+    return 0 if all(bar.met for bar in found) else 1
 
 
 if __name__ == "__main__":

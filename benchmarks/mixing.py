@@ -80,11 +80,17 @@ def base(data: Path, path: Path, scale: int, changes: Sequence[str]) -> Config:
 
 
 def summarise(by_method: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Returns per method: scores per task and their mean, seconds per step, memory."""
-    return {name: _summary(results) for name, results in by_method.items()}
+    """Returns per method: scores per task and their mean, time per step, memory.
+
+    Times are those of a step over the plain way's with the same seed, since seeds may be of
+    different machines.
+    """
+    plain = [result["step_cpu_seconds"] for result in by_method[_BASE]]
+    return {name: _summary(results, plain) for name, results in by_method.items()}
 
 
-def _summary(results: Sequence[Any]) -> dict[str, Any]:
+def _summary(results: Sequence[Any], plain: Sequence[float]) -> dict[str, Any]:
+    pairs = zip(results, plain, strict=True)
     scores = [
         {task: found["value"] for task, found in result["scores"].items()} for result in results
     ]
@@ -92,20 +98,28 @@ def _summary(results: Sequence[Any]) -> dict[str, Any]:
         "mean": mean_and_sd(sum(one.values()) / len(one) for one in scores),
         "tasks": {task: mean_and_sd(one[task] for one in scores) for task in scores[0]},
         "batches": [sum(result["batches"].values()) for result in results],
-        "step_cpu_seconds": mean_and_sd(result["step_cpu_seconds"] for result in results),
+        "step_cpu_ratio": mean_and_sd(result["step_cpu_seconds"] / base for result, base in pairs),
         "peak_megabytes": mean_and_sd(result["peak_megabytes"] for result in results),
     }
 
 
+def _joined(
+    earlier: Mapping[str, Sequence[Any]], now: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Any]]:
+    """Returns the runs of both, by method; the earlier ones first."""
+    if earlier.keys() != now.keys():
+        raise SystemExit("the earlier result has other methods than this one")
+    return {name: [*earlier[name], *results] for name, results in now.items()}
+
+
 def show(table: Mapping[str, Any]) -> str:
     """Returns the summary as a table, best mean first; times as multiples of the plain way's."""
-    plain_time = table[_BASE]["step_cpu_seconds"]["mean"]
     tasks = list(table[_BASE]["tasks"])
     lines = [f"{'':28}{'mean':>14}" + "".join(f"{task:>8}" for task in tasks) + "   time     MB"]
     for name, row in sorted(table.items(), key=lambda item: -item[1]["mean"]["mean"]):
         cells = "".join(f"{row['tasks'][task]['mean']:8.2f}" for task in tasks)
         mean = f"{row['mean']['mean']:7.2f} ± {row['mean']['sd']:4.2f}"
-        time = row["step_cpu_seconds"]["mean"] / plain_time
+        time = row["step_cpu_ratio"]["mean"]
         lines.append(f"{name:28}{mean}{cells}{time:6.2f}x{row['peak_megabytes']['mean']:7.0f}")
     return "\n".join(lines)
 
@@ -124,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--earlier", type=Path, help="a result with other seeds, to join")
     parser.add_argument("--note", default="", help="what a reader must know of the data")
     arguments = sys.argv[1:] if argv is None else list(argv)
     given = parser.parse_args(arguments)
@@ -133,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     todo = [plan for together in zip(*methods.values(), strict=True) for plan in together]
     results = run_all(todo, given.out, jobs=given.jobs, threads=given.threads)
     by_method = {name: [results[plan.name] for plan in made] for name, made in methods.items()}
+    if given.earlier is not None:
+        by_method = _joined(json.loads(given.earlier.read_text())["runs"], by_method)
     table = summarise(by_method)
     print(show(table))
     body = {

@@ -26,12 +26,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.bars import Bar
 from benchmarks.record import record
 from benchmarks.serving.generators import Generators
-from benchmarks.serving.judge import Bar, bars, figures, table
+from benchmarks.serving.judge import bars, figures, table
 from benchmarks.serving.overload import Overload, overload
 from benchmarks.serving.peers.choose import Choice, choose
-from benchmarks.serving.peers.registry import PEERS
+from benchmarks.serving.peers.registry import PEERS, described
 from benchmarks.serving.peers.work import padded_graph
 from benchmarks.serving.rounds import Round, Sides, kept
 from benchmarks.serving.sides import (
@@ -122,6 +123,7 @@ def _bench(given: argparse.Namespace, models: Mapping[str, Model]) -> Iterator[B
             concurrency=given.concurrency,
             threads=given.threads,
             logs=Path(logs),
+            run=given.run,
         )
 
 
@@ -185,7 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=64, help="callers of the closed loop (default: 64)")
     add("--threads", type=int, help="of each server, and in process (default: the CPUs)")
     add("--generators", type=int, default=1, help="processes that make load (default: 1)")
-    add("--peers", type=_peers, default=list(PEERS), help=f"of {','.join(PEERS)}, or none")
+    add("--peers", type=_peers, default=list(PEERS), help=f"none, or of: {described()}")
+    add("--run", type=Path, help="the checkpoint of the bundle, for the peers that need it")
     add("--graphs", type=_list, default=list(GRAPHS), help=f"default: {','.join(GRAPHS)}")
     add("--json", type=Path, help="write everything there too")
     add("--note", default="", help="what a reader must know")

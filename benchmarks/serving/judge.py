@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.bars import Bar, show
 from benchmarks.serving.overload import Overload
 from benchmarks.serving.peers.registry import PEERS
 from benchmarks.serving.rounds import Round, names_of, ratios, tail_ratios, turns_of
@@ -21,58 +21,6 @@ REFUSAL_MS = 20.0
 MEMORY_GROWTH = 1.05  # what resident memory may differ by between two looks at a server at work
 HEALTH_MS = 50.0
 _PLAIN = "plain"
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar and what was measured for it.
-
-    Attributes:
-        name: What it is about.
-        bar: What must be reached.
-        values: What was, once a round; none if it could not be measured.
-        at_most: Whether the bar is a ceiling.
-    """
-
-    name: str
-    bar: float
-    values: Sequence[float]
-    at_most: bool = False
-
-    @property
-    def value(self) -> float | None:
-        """The median; None if nothing was measured."""
-        return statistics.median(self.values) if self.values else None
-
-    @property
-    def met(self) -> bool:
-        """Whether it is reached. What was not measured is not."""
-        if self.value is None:
-            return False
-        return self.value <= self.bar if self.at_most else self.value >= self.bar
-
-    def to_dict(self, command: str) -> dict[str, Any]:
-        """Returns the JSON form."""
-        shown = [round(one, 4) for one in self.values]
-        return {
-            "name": self.name,
-            "bar": self.bar,
-            "at_most": self.at_most,
-            "value": None if self.value is None else round(self.value, 4),
-            "range": [min(shown), max(shown)] if shown else None,
-            "rounds": shown,
-            "pass": self.met,
-            "command": command,
-        }
-
-    def __str__(self) -> str:
-        """Returns one line: name, median, range, bar, verdict."""
-        sign = "<=" if self.at_most else ">="
-        if self.value is None:
-            return f"{self.name:64}{'not measured':>24}  bar {sign} {self.bar:<6g} SHORT"
-        spread = f"{min(self.values):.3g} - {max(self.values):.3g}"
-        verdict = "pass" if self.met else f"SHORT by {abs(self.value - self.bar):.3g}"
-        return f"{self.name:64}{self.value:8.4g}{spread:>16}  bar {sign} {self.bar:<6g} {verdict}"
 
 
 def bars(
@@ -168,7 +116,7 @@ def _middle(values: Sequence[float | None]) -> float | None:
 
 def table(found: Sequence[Bar], sides: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns bars and sides as lines of text."""
-    lines = [str(bar) for bar in found]
+    lines = [show(bar.to_dict()) for bar in found]
     lines += ["", f"{'':28}{'tokens/s':>10}{'docs/s':>10}{'p50 ms':>10}{'p99 ms':>10}"]
     return "\n".join([*lines, *(_line(name, row) for name, row in sides.items())])
 

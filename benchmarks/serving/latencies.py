@@ -6,6 +6,7 @@ from hdrh.histogram import HdrHistogram
 
 _LOWEST, _HIGHEST, _DIGITS = 1, 600_000_000, 3  # microseconds
 _MICRO = 1e6
+_ALL = 100.0  # per cent
 
 
 class Latencies:
@@ -42,5 +43,20 @@ class Latencies:
 
     def ms(self, percentile: float) -> float | None:
         """Returns a percentile in milliseconds; None if nothing was recorded."""
-        value = self.at(percentile)
-        return None if value is None else round(value * 1000, 3)
+        return _ms(self.at(percentile))
+
+    def tail_ms(self, percentile: float) -> float | None:
+        """Returns a percentile in milliseconds; None if it would be the largest of too few times.
+
+        The 99th takes a hundred times, the 99.9th a thousand.
+        """
+        enough = len(self) * (_ALL - percentile) >= _ALL - 1e-6
+        return self.ms(percentile) if enough else None
+
+    def mean_ms(self) -> float | None:
+        """Returns the mean in milliseconds; None if nothing was recorded."""
+        return _ms(self._histogram.get_mean_value() / _MICRO if len(self) else None)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

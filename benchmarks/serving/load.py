@@ -3,6 +3,9 @@
 A closed loop has a number of callers, each of which calls again when it has its answer. An open
 loop has a rate: calls start when a Poisson process says so, whatever became of those before, and
 their latency counts from that intended start, so that a server that stalls cannot hide it.
+
+`trunkline bench` has a closed loop of its own (trunkline_serve.bench.load), and stays without this
+one: what users install would need the histogram's package, and a process apart.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,7 +26,7 @@ from benchmarks.serving.targets import Call, Expired, Failed, Refused, Target
 
 _LAG_SECONDS = 0.01  # between looks at how late the event loop is
 MOST_CPU = 0.8  # of a core: a generator that takes more may itself be the limit
-MOST_LAG = 0.05  # seconds, at the 99th percentile
+MOST_LAG = 0.05  # seconds that its event loop or its calls may be late, at the 99th percentile
 
 Shoot = Callable[[float], Awaitable[None]]
 """Makes one call, given when it was to start."""
@@ -130,6 +133,8 @@ class Order:
         warm_seconds: How long they are made before that.
         deadline: Seconds from its intended start that a call may take.
         first: Index of the request to begin with.
+        documents: How many each request holds.
+        groups: What each request is counted under besides, e.g. its length; empty for nothing.
     """
 
     target: Target
@@ -140,6 +145,12 @@ class Order:
     warm_seconds: float = 0.5
     deadline: float = 60.0
     first: int = 0
+    documents: int = 1
+    groups: tuple[int, ...] = ()
+
+    def group(self, index: int) -> int | None:
+        """Returns what a request is counted under besides."""
+        return self.groups[index] if self.groups else None
 
 
 @dataclass
@@ -148,8 +159,12 @@ class Report:
 
     Attributes:
         seconds: How long calls counted.
+        documents: How many each request held.
         answered: Number of answers in time.
         tokens: Real tokens of those.
+        groups: Latencies of answered calls, by the group of their request.
+        all_answered, all_tokens: The same of all calls, warm-up included: what the CPU seconds of a
+            server were spent on.
         accepted: Latencies of answered and expired calls, from the intended start.
         refusals: Latencies of refused calls, from the intended start.
         expired: Number of calls that were neither refused nor answered in time.
@@ -161,8 +176,12 @@ class Report:
     """
 
     seconds: float
+    documents: int = 1
     answered: int = 0
     tokens: int = 0
+    groups: dict[int, Latencies] = field(default_factory=dict)
+    all_answered: int = 0
+    all_tokens: int = 0
     accepted: Latencies = field(default_factory=Latencies)
     refusals: Latencies = field(default_factory=Latencies)
     expired: int = 0
@@ -174,8 +193,8 @@ class Report:
 
     @property
     def documents_per_second(self) -> float:
-        """Answers in time per second, one document each."""
-        return self.answered / self.seconds
+        """Documents answered in time, per second."""
+        return self.answered * self.documents / self.seconds
 
     @property
     def tokens_per_second(self) -> float:
@@ -185,26 +204,42 @@ class Report:
     @property
     def saturated(self) -> bool:
         """Whether the generator may have been the limit, not the server."""
-        return self.cpu_seconds > MOST_CPU * self.wall_seconds or (self.lag.at(99) or 0) > MOST_LAG
+        late = max(times.at(99) or 0 for times in (self.lag, self.late))
+        return self.cpu_seconds > MOST_CPU * self.wall_seconds or late > MOST_LAG
 
     def add(self, other: Report) -> None:
         """Adds the report of another generator that ran at the same time.
 
         CPU and wall seconds add up as well, so that `saturated` is about the mean of them.
         """
-        self.answered += other.answered
-        self.tokens += other.tokens
-        self.expired += other.expired
-        self.errors += other.errors
-        self.cpu_seconds += other.cpu_seconds
-        self.wall_seconds += other.wall_seconds
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("accepted", "refusals", "late", "lag"):
             getattr(self, name).add(getattr(other, name))
+        for group, times in other.groups.items():
+            self.groups.setdefault(group, Latencies()).add(times)
+
+    def follow(self, other: Report) -> None:
+        """Adds a later report of the same thing."""
+        self.seconds += other.seconds
+        self.add(other)
+
+
+_SUMS = (
+    "answered",
+    "tokens",
+    "all_answered",
+    "all_tokens",
+    "expired",
+    "errors",
+    "cpu_seconds",
+    "wall_seconds",
+)
 
 
 async def generate(order: Order) -> Report:
     """Does what an order says."""
-    report = Report(order.seconds)
+    report = Report(order.seconds, order.documents)
     async with order.target.connect() as call:
         start, cpu = time.perf_counter(), time.process_time()
         begin = start + order.warm_seconds
@@ -228,15 +263,33 @@ def _shooter(order: Order, call: Call, window: Window, report: Report) -> Shoot:
         sent = time.perf_counter()
         outcome = await _outcome(call, order.requests[index], intended + order.deadline - sent)
         ended = time.perf_counter()
+        ending = Ending(ended - intended, order.weights[index], order.group(index))
+        if outcome is _answered:
+            report.all_answered += 1
+            report.all_tokens += ending.tokens
         if order.loop.counts(intended, ended, window):
             report.late.record(sent - intended)
-            outcome(report, ended - intended, order.weights[index])
+            outcome(report, ending)
 
     return shoot
 
 
-Outcome = Callable[[Report, float, int], None]
-"""Writes a call into a report: its latency in seconds, and its real tokens."""
+class Ending(NamedTuple):
+    """A call that ended.
+
+    Attributes:
+        latency: Seconds from its intended start.
+        tokens: Its real tokens.
+        group: What it is counted under besides.
+    """
+
+    latency: float
+    tokens: int
+    group: int | None
+
+
+Outcome = Callable[[Report, Ending], None]
+"""Writes a call into a report."""
 
 
 async def _outcome(call: Call, request: bytes, seconds: float) -> Outcome:
@@ -253,23 +306,25 @@ async def _outcome(call: Call, request: bytes, seconds: float) -> Outcome:
         return _failed(error.code)
 
 
-def _answered(report: Report, latency: float, tokens: int) -> None:
+def _answered(report: Report, ending: Ending) -> None:
     report.answered += 1
-    report.tokens += tokens
-    report.accepted.record(latency)
+    report.tokens += ending.tokens
+    report.accepted.record(ending.latency)
+    if ending.group is not None:
+        report.groups.setdefault(ending.group, Latencies()).record(ending.latency)
 
 
-def _refused(report: Report, latency: float, tokens: int) -> None:
-    report.refusals.record(latency)
+def _refused(report: Report, ending: Ending) -> None:
+    report.refusals.record(ending.latency)
 
 
-def _expired(report: Report, latency: float, tokens: int) -> None:
+def _expired(report: Report, ending: Ending) -> None:
     report.expired += 1
-    report.accepted.record(latency)
+    report.accepted.record(ending.latency)
 
 
 def _failed(code: str) -> Outcome:
-    def write(report: Report, latency: float, tokens: int) -> None:
+    def write(report: Report, ending: Ending) -> None:
         report.errors[code] += 1
 
     return write

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,13 +14,15 @@ from typing import Any, Protocol
 
 from benchmarks.serving.generators import Generators
 from benchmarks.serving.load import Closed, Loop, Order, Report
+from benchmarks.serving.peers.answers import Likeness, same
 from benchmarks.serving.peers.options import Options, Setting
 from benchmarks.serving.peers.registry import Body, Peer
 from benchmarks.serving.peers.work import to_json
 from benchmarks.serving.processes import Server, ServerError, free_port, replies, started
-from benchmarks.serving.targets import GrpcTarget
+from benchmarks.serving.targets import Expired, Failed, GrpcTarget, Refused
 from benchmarks.serving.traffic import Traffic
 from trunkline import Model
+from trunkline.bundle import open_bundle
 from trunkline.kinds import Output
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.rpc.requests import request_to_pb, results_from_pb
@@ -142,6 +143,7 @@ class Bench:
         concurrency: Callers of the closed loop.
         threads: Of every server and of the model in this process.
         logs: Folder for what servers print.
+        run: Folder of the checkpoint that the bundle was made of, for peers that need it.
     """
 
     bundle: Path
@@ -151,6 +153,7 @@ class Bench:
     concurrency: int
     threads: int
     logs: Path
+    run: Path | None = None
 
 
 class Served:
@@ -187,23 +190,36 @@ class Served:
         """Does orders at the same time; the server must have its turn."""
         return self._bench.generators.run(*orders)
 
-    def check(self, read: Callable[[bytes, int], Body], expected: Sequence[Body]) -> float:
-        """Returns the share of answers that are those of a model in this process.
+    def check(
+        self,
+        read: Callable[[bytes, int], Body],
+        expected: Sequence[Body],
+        likeness: Likeness = same,
+    ) -> float:
+        """Returns how alike answers are to those of a model in this process, on average.
 
         Args:
             read: Reads a reply, given the index of its document.
             expected: Results of the first documents of the traffic.
+            likeness: Compares two results.
 
         Raises:
-            ServerError: They are so different that the server cannot be doing the same work.
+            ServerError: It does not answer; or so differently that it cannot be doing the same
+                work.
         """
-        with self.server.turn():
-            got = asyncio.run(replies(self.server.target, self._requests[: len(expected)]))
-        found = [_bare(read(one, at)) for at, one in enumerate(got)]
-        same = sum(a == _bare(b) for a, b in zip(found, expected, strict=True)) / len(found)
-        if same < _SAME_ANSWERS:
-            raise ServerError(f"{self.name}: {1 - same:.0%} of its answers are not the model's")
-        return same
+        found = [read(one, at) for at, one in enumerate(self._replies(len(expected)))]
+        alike = sum(map(likeness, found, expected)) / len(found)
+        if alike < _SAME_ANSWERS:
+            raise ServerError(f"{self.name}: {1 - alike:.0%} of its answers are not the model's")
+        return alike
+
+    def _replies(self, count: int) -> list[bytes]:
+        try:
+            with self.server.turn():
+                return asyncio.run(replies(self.server.target, self._requests[:count]))
+        except (Refused, Expired, Failed) as error:
+            said = str(error) or type(error).__name__.lower()
+            raise ServerError(f"{self.name}: does not answer: {said}") from None
 
 
 def expected_of(model: Model, traffic: Traffic) -> list[Body]:
@@ -211,18 +227,9 @@ def expected_of(model: Model, traffic: Traffic) -> list[Body]:
     return [one.to_dict() for one in model.analyze(list(traffic.documents[:_ASKED]))]
 
 
-def _bare(value: Any) -> Any:
-    """Returns results without scores, which differ in the last digit from graph to graph."""
-    if isinstance(value, Mapping):
-        return {k: _bare(v) for k, v in value.items() if not k.endswith("score")}
-    if isinstance(value, list | tuple):
-        return [_bare(one) for one in value]
-    return value
-
-
 @contextmanager
-def trunkline_served(bench: Bench, graph: str) -> Iterator[Served]:
-    """Serves a graph of the bundle with `trunkline serve`.
+def trunkline_served(bench: Bench, graph: str, *options: str) -> Iterator[Served]:
+    """Serves a graph of the bundle with `trunkline serve`, and more of its options if given.
 
     Raises:
         ServerError: The server does not start, or its answers differ.
@@ -230,7 +237,7 @@ def trunkline_served(bench: Bench, graph: str) -> Iterator[Served]:
     port = free_port()
     command = [sys.executable, "-m", "trunkline", "serve", str(bench.bundle)]
     command += ["--port", str(port), "--graph", graph, "--allow-ungated"]
-    command += ["--threads", str(bench.threads)]
+    command += ["--threads", str(bench.threads), *options]
     documents = bench.traffic.documents
     requests = [request_to_pb([one], "", 0).SerializeToString() for one in documents]
 
@@ -252,18 +259,15 @@ def read_trunkline(bench: Bench) -> Callable[[bytes, int], Body]:
 
 @contextmanager
 def peer_served(bench: Bench, peer: Peer, setting: Setting) -> Iterator[Served]:
-    """Serves the padded graph with a peer.
+    """Serves the model with a peer.
 
     Raises:
-        ServerError: It cannot be installed or does not start.
+        ServerError: It cannot be installed, does not start or needs the checkpoint.
     """
-    port = free_port()
-    options = Options(str(bench.bundle.absolute()), port, setting)
+    options = _options(bench, peer, setting)
     variables = {**peer.variables(), **options.variables()}
-    requests = [
-        json.dumps(peer.wire.request(to_json(one))).encode() for one in bench.traffic.documents
-    ]
-    target, log = peer.wire.target(port), bench.logs / f"{peer.name}.log"
+    requests = [peer.wire.request(to_json(one)) for one in bench.traffic.prepared]
+    target, log = peer.wire.target(options), bench.logs / f"{peer.name}.log"
     with started(
         peer.name,
         target,
@@ -275,6 +279,18 @@ def peer_served(bench: Bench, peer: Peer, setting: Setting) -> Iterator[Served]:
         yield Served(bench, server, requests)
 
 
+def _options(bench: Bench, peer: Peer, setting: Setting) -> Options:
+    if peer.needs_run and bench.run is None:
+        raise ServerError(f"{peer.name}: needs --run, the checkpoint that the bundle was made of")
+    return Options(
+        bundle=str(bench.bundle.absolute()),
+        port=free_port(),
+        setting=setting,
+        run=None if bench.run is None else str(bench.run.absolute()),
+        ports={spec.name: free_port() for spec in open_bundle(bench.bundle).manifest.tasks},
+    )
+
+
 def read_peer(peer: Peer) -> Callable[[bytes, int], Body]:
     """Returns what reads a reply of a peer."""
-    return lambda reply, at: peer.wire.result(json.loads(reply))
+    return lambda reply, at: peer.wire.result(reply)

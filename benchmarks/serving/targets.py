@@ -6,8 +6,10 @@ with the server, and what it does not do cannot slow the server.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,3 +127,65 @@ class HttpTarget:
                 return body
 
             yield call
+
+
+@dataclass(frozen=True)
+class FanOutTarget:
+    """Several targets that one request asks at the same time; all must answer.
+
+    Requests and replies are what `joined` makes of one body for each target that is asked. The
+    first failure is the request's: what the others are asked is given up then.
+
+    Attributes:
+        targets: The targets by name.
+    """
+
+    targets: Mapping[str, Target]
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Call]:
+        """Opens connections to all."""
+        async with AsyncExitStack() as stack:
+            calls = {
+                name: await stack.enter_async_context(target.connect())
+                for name, target in self.targets.items()
+            }
+
+            async def call(request: bytes, seconds: float) -> bytes:
+                parts = parted(request)
+                replies = await _all(
+                    [_called(calls[name], body, seconds) for name, body in parts.items()]
+                )
+                return joined(dict(zip(parts, replies, strict=True)))
+
+            yield call
+
+
+async def _called(call: Call, request: bytes, seconds: float) -> bytes:
+    return await call(request, seconds)
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, bytes]]) -> list[bytes]:
+    """Waits for all, or for the first that fails: then the others are cancelled."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one) for one in calls]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [one.result() for one in running]
+
+
+def joined(parts: Mapping[str, bytes]) -> bytes:
+    """Returns named bodies as one: a line of JSON with the length of each, then the bodies."""
+    lengths = {name: len(body) for name, body in parts.items()}
+    return b"".join([json.dumps(lengths).encode(), b"\n", *parts.values()])
+
+
+def parted(body: bytes) -> dict[str, bytes]:
+    """Returns the bodies that `joined` was given."""
+    begin = body.index(b"\n") + 1
+    parts: dict[str, bytes] = {}
+    for name, length in json.loads(body[:begin]).items():
+        parts[name] = body[begin : begin + length]
+        begin += length
+    return parts

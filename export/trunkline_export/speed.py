@@ -43,10 +43,14 @@ class Times:
         """Returns the least seconds."""
         return min(self.seconds[name])
 
-    def ratio(self, name: str, over: str) -> float:
-        """Returns how many times quicker `name` is than `over`: the median over rounds."""
+    def ratios(self, name: str, over: str) -> list[float]:
+        """Returns how many times quicker `name` is than `over`, in each round."""
         pairs = zip(self.seconds[over], self.seconds[name], strict=True)
-        return statistics.median(slow / quick for slow, quick in pairs)
+        return [slow / quick for slow, quick in pairs]
+
+    def ratio(self, name: str, over: str) -> float:
+        """Returns the median of `ratios`."""
+        return statistics.median(self.ratios(name, over))
 
 
 def in_turn(works: Mapping[str, Work], rounds: int) -> Times:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
@@ -84,6 +85,17 @@ def run(one: Order) -> Report:
     return asyncio.run(generate(one))
 
 
+def test_calls_are_counted_by_group_and_in_documents() -> None:
+    with watched() as server:
+        one = replace(order(server.target(), Closed(2)), documents=3, groups=(7, 9))
+        report = run(one)
+    assert set(report.groups) == {7, 9}
+    assert sum(map(len, report.groups.values())) == report.answered
+    assert report.documents_per_second == 3 * report.answered / 0.5
+    assert report.all_answered == sum(server.got.values()) > report.answered
+    assert report.all_tokens == server.got[b"a"] + 2 * server.got[b"bb"]
+
+
 def test_a_closed_loop_has_its_number_of_callers_and_sends_all_requests_in_turn() -> None:
     with watched() as server:
         report = run(order(server.target(), Closed(3)))
@@ -144,6 +156,9 @@ def test_a_generator_that_is_the_limit_says_so() -> None:
     slow = Report(1.0, cpu_seconds=0.1, wall_seconds=1.0)
     slow.lag.record(0.2)
     assert slow.saturated
+    behind = Report(1.0, cpu_seconds=0.1, wall_seconds=1.0)
+    behind.late.record(0.2)
+    assert behind.saturated
 
 
 class _Http(BaseHTTPRequestHandler):
@@ -194,3 +209,7 @@ def test_latencies_keep_three_digits_and_travel() -> None:
     assert len(travelled) == 200
     assert travelled.at(50) == pytest.approx(0.05, rel=2e-3)
     assert travelled.ms(99) == pytest.approx(99, rel=2e-3)
+    assert travelled.mean_ms() == pytest.approx(50.5, rel=2e-3)
+    assert travelled.tail_ms(99) == travelled.ms(99)
+    assert travelled.tail_ms(99.9) is None
+    assert times.tail_ms(99) == times.ms(99)

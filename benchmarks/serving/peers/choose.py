@@ -18,7 +18,7 @@ class Choice:
     Attributes:
         peer: The peer.
         probes: Real tokens per second of each setting.
-        same_answers: Share of its answers that are the model's.
+        same_answers: How alike its answers are to the model's, on average, from 0 to 1.
         version: Of its package.
         error: Why it does not take part, if it does not.
     """
@@ -55,7 +55,7 @@ def choose(bench: Bench, peer: Peer, seconds: float) -> Choice:
         choice.version = peer.version()
         for setting in peer.settings(bench.threads):
             with peer_served(bench, peer, setting) as served:
-                choice.same_answers = served.check(read_peer(peer), bench.expected)
+                choice.same_answers = served.check(read_peer(peer), bench.expected, peer.likeness)
                 choice.probes[setting] = served.turn(seconds).tokens_per_second
     except ServerError as error:
         choice.error = str(error)

@@ -38,6 +38,11 @@ def python_of(name: str, requirements: Sequence[str]) -> str:
     return str(python)
 
 
+def ours(package: str) -> str:
+    """Returns what pip must be asked for to get the release of a package that we have ourselves."""
+    return f"{package}=={metadata.version(package).partition('+')[0]}"
+
+
 def _install(name: str, python: str, wanted: list[str]) -> None:
     print(f"{name}: installing into {_FOLDER.name}/{name}", file=sys.stderr, flush=True)
     command = [python, "-m", "pip", "install", "--quiet", "--no-compile", *wanted]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 VARIABLE = "TRUNKLINE_PEER"
 
@@ -36,11 +37,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class Options:
-    """Where a peer listens, what it serves, and how."""
+    """Where a peer listens, what it serves, and how.
+
+    Attributes:
+        bundle: Folder of the bundle.
+        port: Where it listens, if it is one server.
+        setting: How it batches and computes.
+        run: Folder of the checkpoint that the bundle was made of, for those that need it.
+        ports: Where it listens, by task, if it is one server per task.
+    """
 
     bundle: str
     port: int
     setting: Setting
+    run: str | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
 
     def variables(self) -> dict[str, str]:
         """Returns the environment variable that `given` reads."""
@@ -50,6 +61,6 @@ class Options:
 def given() -> Options:
     """Returns the options of this process."""
     if VARIABLE not in os.environ:
-        sys.exit(f"{VARIABLE} is not set: this is started by benchmarks.serving.bars")
+        sys.exit(f"{VARIABLE} is not set: this is started by the commands of benchmarks.serving")
     found = json.loads(os.environ[VARIABLE])
-    return Options(found["bundle"], found["port"], Setting(**found["setting"]))
+    return Options(**found | {"setting": Setting(**found["setting"])})

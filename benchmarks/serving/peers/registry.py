@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.serving.peers import plain
-from benchmarks.serving.peers.environment import ROOT, python_of
-from benchmarks.serving.peers.options import Setting
-from benchmarks.serving.targets import GrpcTarget, HttpTarget, Target
+from benchmarks.serving.peers.answers import Likeness, same, shared
+from benchmarks.serving.peers.environment import ROOT, ours, python_of
+from benchmarks.serving.peers.grpc_server import METHOD
+from benchmarks.serving.peers.options import Options, Setting
+from benchmarks.serving.targets import FanOutTarget, GrpcTarget, HttpTarget, Target, joined, parted
 
 Body = dict[str, Any]
 Settings = Callable[[int], Sequence[Setting]]
@@ -41,58 +43,109 @@ class Wire:
     """How a peer wants a document, and gives a result.
 
     Attributes:
-        target: Where its calls go, for a port.
-        request: A document to the body of a request.
-        result: The body of a reply to a result.
+        target: Where its calls go.
+        request: A document, as `work.to_json` has it, to the bytes of a request.
+        result: The bytes of a reply to a result.
     """
 
-    target: Callable[[int], Target]
-    request: Callable[[Body], Body]
-    result: Callable[[Body], Body]
+    target: Callable[[Options], Target]
+    request: Callable[[Body], bytes]
+    result: Callable[[bytes], Body]
 
 
-def _http(path: str) -> Callable[[int], Target]:
-    return lambda port: HttpTarget(f"http://127.0.0.1:{port}{path}")
+def _grpc(port: int) -> Target:
+    return GrpcTarget(f"127.0.0.1:{port}", METHOD)
 
 
-def _same(body: Body) -> Body:
-    return body
+def _http(path: str) -> Callable[[Options], Target]:
+    return lambda options: HttpTarget(f"http://127.0.0.1:{options.port}{path}")
+
+
+def _write(body: Body) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _read(reply: bytes) -> Body:
+    found: Body = json.loads(reply)
+    return found
+
+
+def _json(path: str) -> Wire:
+    """Returns documents and results as they are, over HTTP."""
+    return Wire(_http(path), _write, _read)
 
 
 def _open_inference(shape: list[int]) -> Wire:
     """Returns the REST form of the Open Inference Protocol, with JSON in a string tensor."""
 
-    def request(document: Body) -> Body:
+    def request(document: Body) -> bytes:
         tensor = {"name": "document", "shape": shape, "datatype": "BYTES"}
-        return {"inputs": [tensor | {"data": [json.dumps(document)]}]}
+        return _write({"inputs": [tensor | {"data": [json.dumps(document)]}]})
 
-    def result(reply: Body) -> Body:
-        found: Body = json.loads(reply["outputs"][0]["data"][0])
-        return found
+    def result(reply: bytes) -> Body:
+        return _read(_read(reply)["outputs"][0]["data"][0])
 
     return Wire(_http("/v2/models/analysis/infer"), request, result)
 
 
+def _to_all(options: Options) -> Target:
+    return FanOutTarget({task: _grpc(port) for task, port in options.ports.items()})
+
+
+def _by_task(document: Body) -> bytes:
+    """Returns a request to the server of each task that a document asks for."""
+    asked = document["questions"]
+    names = dict.fromkeys((*document["tasks"], *(one["task"] for one in asked)))
+    return joined(
+        {
+            name: _write(
+                {
+                    "text": document["text"],
+                    "tasks": [one for one in document["tasks"] if one == name],
+                    "questions": [one for one in asked if one["task"] == name],
+                }
+            )
+            for name in names
+        }
+    )
+
+
+def _together(reply: bytes) -> Body:
+    """Returns the servers' results as one."""
+    parts = [_read(part) for part in parted(reply).values()]
+    return {
+        "text": parts[0]["text"] if parts else "",
+        "tasks": {name: found for part in parts for name, found in part["tasks"].items()},
+        "questions": [one for part in parts for one in part["questions"]],
+    }
+
+
 @dataclass(frozen=True)
 class Peer:
-    """A way to serve the padded graph.
+    """A way to serve the model.
 
     Attributes:
         name: What it is called.
+        about: What it is, in a line.
         module: What runs it, below `benchmarks.serving.peers`.
         requirements: What pip installs for it, its own package first; none if Trunkline's own
             environment has it.
         wire: How it is talked to.
         settings: What it may choose from.
         batches: Whether it batches.
+        likeness: How its results are compared with the model's.
+        needs_run: Whether it needs the checkpoint that the bundle was made of.
     """
 
     name: str
+    about: str
     module: str
     requirements: tuple[str, ...]
     wire: Wire
     settings: Settings = _batched
     batches: bool = True
+    likeness: Likeness = same
+    needs_run: bool = False
 
     def python(self) -> str:
         """Returns the Python that runs it, and builds its environment if need be.
@@ -117,7 +170,7 @@ class Peer:
         """Returns the version of what was installed for it."""
         if not self.requirements:
             return None
-        package = self.requirements[0].partition("==")[0].partition(">=")[0]
+        package = re.split(r"[\[<=>]", self.requirements[0])[0]
         code = f"from importlib.metadata import version; print(version({package!r}))"
         done = subprocess.run(
             [self.python(), "-c", code], capture_output=True, text=True, check=True
@@ -125,22 +178,68 @@ class Peer:
         return done.stdout.strip()
 
 
-_PLAIN = Wire(
-    lambda port: GrpcTarget(f"127.0.0.1:{port}", f"/{plain.SERVICE}/Analyze"), _same, _same
-)
+_PLAIN = Wire(lambda options: _grpc(options.port), _write, _read)
 _ALL = (
-    Peer("plain", "plain", (), _PLAIN, _single, batches=False),
-    Peer("litserve", "litserve_peer", ("litserve==0.2.19",), Wire(_http("/predict"), _same, _same)),
-    # Its workers ask uvloop for a loop that newer ones no longer make.
-    Peer("mlserver", "mlserver_peer", ("mlserver==1.7.1", "uvloop<0.22"), _open_inference([1])),
-    Peer("mosec", "mosec_peer", ("mosec==0.9.8",), Wire(_http("/inference"), _same, _same)),
-    # The newest one that this system's C library can run; its strings break with numpy 2.
+    Peer(
+        "plain",
+        "a gRPC server that runs the padded graph for one request at a time, without batching",
+        "plain",
+        (),
+        _PLAIN,
+        _single,
+        batches=False,
+    ),
+    Peer(
+        "litserve",
+        "LitServe with its batching",
+        "litserve_peer",
+        ("litserve==0.2.19",),
+        _json("/predict"),
+    ),
+    Peer(
+        "mlserver",
+        "MLServer with its adaptive batching",
+        "mlserver_peer",
+        # Its workers ask uvloop for a loop that newer ones no longer make.
+        ("mlserver==1.7.1", "uvloop<0.22"),
+        _open_inference([1]),
+    ),
+    Peer("mosec", "mosec with its batching", "mosec_peer", ("mosec==0.9.8",), _json("/inference")),
     Peer(
         "pytriton",
+        "Triton with its dynamic batcher",
         "pytriton_peer",
+        # The newest one that this system's C library can run; its strings break with numpy 2.
         ("nvidia-pytriton>=0.5.7", "numpy<2"),
         _open_inference([1, 1]),
+    ),
+    Peer("ray", "Ray Serve with its batching", "ray_peer", ("ray[serve]==2.60.0",), _json("/")),
+    Peer(
+        "pipelines",
+        "Hugging Face pipelines in torch, a model per task (needs --run)",
+        "pipelines",
+        # The last release that answers questions; it does not take the newest tokenizers.
+        ("transformers==4.57.6", ours("torch"), "grpcio", "tokenizers<0.23.1"),
+        _PLAIN,
+        _single,
+        batches=False,
+        likeness=shared,
+        needs_run=True,
+    ),
+    Peer(
+        "one-per-task",
+        "a plain server per task, all asked at once",
+        "one_per_task",
+        (),
+        Wire(_to_all, _by_task, _together),
+        _single,
+        batches=False,
     ),
 )
 PEERS = {peer.name: peer for peer in _ALL}
 """By name."""
+
+
+def described() -> str:
+    """Returns the names of all peers with what they are, for a command's help."""
+    return "; ".join(f"{peer.name}: {peer.about}" for peer in _ALL)

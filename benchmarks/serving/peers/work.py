@@ -8,7 +8,6 @@ number of threads. Runs in the peer's environment: numpy, tokenizers and onnxrun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -19,18 +18,18 @@ from trunkline.batching import pad, unpad
 from trunkline.bundle import Bundle, open_bundle
 from trunkline.encode import Row
 from trunkline.kinds import Output
-from trunkline.pipeline import Pipeline
+from trunkline.pipeline import Pipeline, Prepared
 from trunkline.runner import RowOutputs
 
 
 class OneBatch:
     """Runs all rows it is given as one padded batch."""
 
-    def __init__(self, path: Path, pad_id: int, threads: int) -> None:
+    def __init__(self, graph: str | bytes, pad_id: int, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            graph, options, providers=["CPUExecutionProvider"]
         )
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._pad_id = pad_id
@@ -44,13 +43,18 @@ class OneBatch:
 
 
 class Work:
-    """Answers documents, given and answered as `trunkline predict --json` has them."""
+    """Answers documents, given as `to_json` has them and answered as `trunkline predict --json`.
 
-    def __init__(self, options: Options) -> None:
+    Args:
+        options: Say which bundle, and the number of threads.
+        graph: A padded graph's file as bytes; None takes the bundle's.
+    """
+
+    def __init__(self, options: Options, graph: bytes | None = None) -> None:
         bundle = open_bundle(options.bundle)
         manifest = bundle.manifest
-        path = bundle.path / padded_graph(bundle)
-        runner = OneBatch(path, manifest.encoder.pad_id, options.setting.threads)
+        file = str(bundle.path / padded_graph(bundle))
+        runner = OneBatch(graph or file, manifest.encoder.pad_id, options.setting.threads)
         self._pipeline = Pipeline(manifest.tasks, bundle.encoder(), runner)
 
     def answer(self, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -65,15 +69,15 @@ def padded_graph(bundle: Bundle) -> str:
     return next(one.file for one in graphs if (one.layout, one.precision) == ("padded", "fp32"))
 
 
-def to_json(document: Document) -> dict[str, Any]:
-    """Returns a document as peers take it."""
+def to_json(prepared: Prepared) -> dict[str, Any]:
+    """Returns a document as peers take it: all its tasks are named."""
     return {
-        "text": document.text,
-        "questions": [question.text for question in document.questions],
-        "tasks": document.tasks,
+        "text": prepared.document.text,
+        "tasks": [spec.name for spec in prepared.specs],
+        "questions": [{"question": one.question, "task": one.spec.name} for one in prepared.asked],
     }
 
 
 def _document(given: Mapping[str, Any]) -> Document:
-    questions = tuple(Question(text) for text in given["questions"])
+    questions = tuple(Question(one["question"], one["task"]) for one in given["questions"])
     return Document(given["text"], questions, tuple(given["tasks"]))

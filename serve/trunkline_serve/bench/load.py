@@ -1,4 +1,9 @@
-"""A closed loop of concurrent callers, and what they saw."""
+"""A closed loop of concurrent callers, and what they saw.
+
+For a look at one's own server: it shares a process with the graph it is compared with, call by
+call, and needs nothing that `trunkline[serve]` does not have. The load generator of the benchmarks
+(open loop, processes apart, HdrHistogram) is benchmarks.serving.load.
+"""
 
 from __future__ import annotations
 

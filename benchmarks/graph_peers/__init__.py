@@ -1,0 +1,1 @@
+"""Graphs beside what else would run the same weights, without a server: `__main__` has it all."""

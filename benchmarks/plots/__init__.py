@@ -1,0 +1,1 @@
+"""Figures of the result files, as matplotlib figures and PNG."""
