@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trunkline.bundle import Bundle, Graph, open_bundle
 from trunkline.cpu import available_cpus
+from trunkline.device import CPU
 from trunkline.encode import Row
 from trunkline.errors import RuntimeFault
 from trunkline.kinds import Output, all_outputs
@@ -52,20 +53,25 @@ def bench_graph(argv: Sequence[str]) -> int:
         stolen = f"more than {MOST_STOLEN:.0%} of the CPU time was stolen in every round"
         raise RuntimeFault(f"{stolen}; try again later")
     print("\n".join(_speeds(bundle, batches, times, threads)))
-    for graph in bundle.manifest.graphs:
+    for graph in graphs_for_cpus(bundle):
         if graph.layout == "packed":
             print("\n".join(_operators(bundle, graph, batches)))
     return 0
 
 
 def graph_works(bundle: Bundle, batches: Sequence[Sequence[Row]], threads: int) -> dict[str, Work]:
-    """Returns work by graph name: run all batches, one after the other."""
+    """Returns work by name of the CPU's graphs: run all batches, one after the other."""
     pad_id, outputs = bundle.manifest.encoder.pad_id, all_outputs(bundle.manifest.tasks)
     works: dict[str, Work] = {}
-    for graph in bundle.manifest.graphs:
+    for graph in graphs_for_cpus(bundle):
         runner = open_runner(bundle.path / graph.file, graph.layout, pad_id, outputs, threads)
         works[graph.name] = partial(run_all, runner, batches, outputs)
     return works
+
+
+def graphs_for_cpus(bundle: Bundle) -> list[Graph]:
+    """Returns the graphs that are not for another device; `make gpu-check` measures those."""
+    return [graph for graph in bundle.manifest.graphs if graph.provider == CPU]
 
 
 def run_all(runner: Runner, batches: Sequence[Sequence[Row]], outputs: Sequence[Output]) -> None:
@@ -78,7 +84,7 @@ def _speeds(
     bundle: Bundle, batches: Sequence[Sequence[Row]], times: Times, threads: int
 ) -> list[str]:
     tokens = tokens_of(batches)
-    names = [graph.name for graph in bundle.manifest.graphs]
+    names = [graph.name for graph in graphs_for_cpus(bundle)]
     first = names[0]
     peak = peak_of(times, threads)
     operations = arithmetic(bundle.manifest.encoder, batches)

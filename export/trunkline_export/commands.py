@@ -9,6 +9,8 @@ from pathlib import Path
 from trunkline.errors import did_you_mean
 from trunkline_export.write import PRECISIONS, ExportOptions, export_bundle
 
+_WHY = {"bf16": " (onnxruntime's PackedMultiHeadAttention has no bf16 kernel)"}
+
 
 def export(argv: Sequence[str]) -> int:
     """Runs `trunkline export`."""
@@ -24,9 +26,14 @@ def export(argv: Sequence[str]) -> int:
         type=_precisions,
         metavar="P,P,...",
         help=f"of {', '.join(PRECISIONS)}; default fp32 and, where the encoder can, int8."
-        " int8 alone makes a small bundle for the edge",
+        " int8 alone makes a small bundle for the edge; fp16 is for CUDA",
     )
-    parser.add_argument("--device", choices=("cpu",), default="cpu")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="where the fp16 graph is measured: cuda, cuda:1, or cpu, which leaves it unmeasured;"
+        " default cuda where it can be used",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -44,6 +51,7 @@ def export(argv: Sequence[str]) -> int:
         precisions=given.precision,
         changes=tuple(given.set),
         gate=not given.no_gate,
+        device=given.device,
     )
     bundle = export_bundle(given.checkpoint, given.out, options)
     print(f"exported {bundle.manifest.name} version {bundle.manifest.version} to {bundle.path}")
@@ -54,7 +62,7 @@ def _precisions(text: str) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(text.split(",")))
     for precision in wanted:
         if precision not in PRECISIONS:
-            near = did_you_mean(precision, PRECISIONS)
+            near = _WHY.get(precision) or did_you_mean(precision, PRECISIONS)
             known = ", ".join(PRECISIONS)
             raise argparse.ArgumentTypeError(f"no precision {precision!r}{near}; known: {known}")
     return wanted

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 
 from trunkline_export.packed import wanted_counts
+from trunkline_export.packed_cuda import wanted_cuda_counts
 from trunkline_export.parity import ParityError
 from trunkline_export.trunk import read_trunk
 from trunkline_train.model.multitask import MultitaskModel
@@ -58,8 +59,19 @@ def check_fusions(path: Path, model: MultitaskModel, *, int8: bool = False, kept
     for when, found in (("", operators(path)), (" after onnxruntime", optimised_operators(path))):
         # Behind int8 the bias is an addition, which onnxruntime takes into the activation.
         found["Gelu"] += found["BiasGelu"] + found["FastGelu"]
-        for operator, count in wanted.items():
-            if found[operator] != count:
-                raise ParityError(
-                    f"{path.name}{when}: {found[operator]} of operator {operator}, not {count}"
-                )
+        _compare(f"{path.name}{when}", found, wanted)
+
+
+def check_cuda_fusions(path: Path, model: MultitaskModel) -> None:
+    """Counts the operators of a graph for CUDA as it is stored, by what its layers want.
+
+    Raises:
+        ParityError: There are more or fewer of an operator, or one that would run on the host.
+    """
+    _compare(path.name, operators(path), wanted_cuda_counts(read_trunk(model.encoder)))
+
+
+def _compare(name: str, found: Counter[str], wanted: Counter[str]) -> None:
+    for operator, count in wanted.items():
+        if found[operator] != count:
+            raise ParityError(f"{name}: {found[operator]} of operator {operator}, not {count}")

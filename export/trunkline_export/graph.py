@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trunkline.bundle import GOLDEN, Graph, Layout, Precision
 from trunkline.bundle import Tensor as TensorInfo
+from trunkline.device import CPU, CUDA
 from trunkline.kinds import all_outputs
 from trunkline.structure import plain
 from trunkline.tasks import TaskSpec
@@ -24,7 +25,12 @@ from trunkline_export.weights import save_together
 from trunkline_train.model.multitask import MultitaskModel
 
 OPSET = 20
-_DTYPES = {onnx.TensorProto.INT64: "int64", onnx.TensorProto.FLOAT: "float32"}
+_DTYPES = {
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.FLOAT: "float32",
+}
+_CUDA_ALONE = "PackedMultiHeadAttention"  # no other part of onnxruntime has it
 # Lengths 0 and 1 are special to torch.export; an example must avoid them in every dynamic axis.
 _EXAMPLE = (2, 8)
 
@@ -95,7 +101,7 @@ def write_graphs(
 def read_graph(
     folder: Path, file: str, layout: Layout, precision: Precision, keep: tuple[str, ...] = ()
 ) -> Graph:
-    """Returns the entry of an existing graph for CPUs, its signature read off the file itself."""
+    """Returns the entry of an existing graph, its signature read off the file itself."""
     proto = onnx.load(folder / file, load_external_data=False)
     return Graph(
         file=file,
@@ -124,9 +130,11 @@ def _weights_file(proto: onnx.ModelProto, file: str) -> str:
 
 
 def _providers(proto: onnx.ModelProto) -> tuple[str, ...]:
-    """Returns where a graph runs: everywhere, unless it has operators of onnxruntime's CPU part."""
+    """Returns where a graph runs: everywhere, but for operators of one part of onnxruntime."""
+    if any(node.op_type == _CUDA_ALONE for node in proto.graph.node):
+        return (CUDA,)
     everywhere = all(node.domain in ("", "ai.onnx") for node in proto.graph.node)
-    return ("CPUExecutionProvider", *(["CUDAExecutionProvider"] if everywhere else []))
+    return (CPU, *([CUDA] if everywhere else []))
 
 
 def _cleaned(proto: onnx.ModelProto) -> onnx.ModelProto:

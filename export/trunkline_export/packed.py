@@ -48,7 +48,8 @@ def packed_model(model: MultitaskModel, products: MakeProducts = Fp32Products) -
     """
     trunk, nodes = read_trunk(model.encoder), Nodes(OPSET)
     hidden = _Encoder(nodes, products(nodes), trunk).write()
-    outputs = _heads(nodes, model, hidden)
+    first = nodes.add("Gather", "padded_index", nodes.constant(0), axis=1)
+    outputs = write_heads(nodes, model, hidden, first)
     names = ("input_ids", "position_ids", *(["token_type_ids"] if trunk.takes_types else []))
     inputs = [*(whole(name, "tokens") for name in names)]
     inputs += [whole("padded_index", "rows", "width"), whole("token_index", "tokens")]
@@ -208,10 +209,21 @@ class _Encoder:
         return scale, self._nodes.weight(f"{name}.norm.bias", norm.bias)
 
 
-def _heads(nodes: Nodes, model: MultitaskModel, hidden: str) -> list[onnx.ValueInfoProto]:
-    """Writes all heads, those that read the same rows as one product; in fp32, being small."""
+def write_heads(
+    nodes: Nodes, model: MultitaskModel, hidden: str, first: str
+) -> list[onnx.ValueInfoProto]:
+    """Writes all heads, those that read the same rows as one product; in fp32, being small.
+
+    Args:
+        nodes: The graph.
+        model: Whose heads.
+        hidden: The last hidden states, [T, H] in fp32.
+        first: Where each row begins, [B].
+
+    Returns:
+        The graph's outputs, in the order of the tasks.
+    """
     infos = []
-    first = nodes.add("Gather", "padded_index", nodes.constant(0), axis=1)
     for per_token, axis in ((True, "tokens"), (False, "rows")):
         chosen = [
             spec for spec in model.tasks if ("sequence" in task_outputs(spec)[0].axes) is per_token

@@ -11,13 +11,16 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from trunkline.bundle import Graph
+from trunkline.cuda_runner import open_cuda_runner
+from trunkline.device import CUDA, ON_CPU, USUAL, Devices
 from trunkline.kinds import all_outputs
 from trunkline.pipeline import Pipeline
 from trunkline.runner import Runner, open_runner
 from trunkline_export.channels import Sizes
-from trunkline_export.fusions import check_fusions
+from trunkline_export.fusions import check_cuda_fusions, check_fusions
 from trunkline_export.graph import padded_model, quiet, read_graph, write_graphs
 from trunkline_export.packed import packed_model
+from trunkline_export.packed_cuda import packed_cuda_model
 from trunkline_export.parity import check_rows, check_same_alone, check_signature, check_values
 from trunkline_export.products import Int8Products
 from trunkline_export.trunk import Unpackable, read_trunk
@@ -26,8 +29,10 @@ from trunkline_train.checkpoint import Checkpoint
 PADDED = "graphs/padded-fp32.onnx"
 PACKED = "graphs/packed-fp32.onnx"
 INT8 = "graphs/packed-int8.onnx"
+FP16 = "graphs/packed-fp16.onnx"
 DYNAMIC = "graphs/padded-int8-dynamic.onnx"
 WEIGHTS = "graphs/fp32.weights"
+FP16_WEIGHTS = "graphs/fp16.weights"
 
 
 def is_packable(checkpoint: Checkpoint) -> str:
@@ -91,6 +96,20 @@ def int8_model(checkpoint: Checkpoint, sizes: Sizes, keep: Collection[str] = ())
     return packed_model(checkpoint.model, partial(Int8Products, keep=keep, sizes=sizes))
 
 
+def write_fp16(checkpoint: Checkpoint, folder: Path) -> Graph:
+    """Writes the packed fp16 graph for CUDA.
+
+    Raises:
+        Unpackable: The encoder has no packed graph.
+        NotHalf: A weight is beyond what fp16 can hold.
+        ParityError: An operator is missing, or one too many.
+    """
+    model = packed_cuda_model(checkpoint.model)
+    write_graphs(folder, {FP16: model}, checkpoint.tasks, FP16_WEIGHTS)
+    check_cuda_fusions(folder / FP16, checkpoint.model)
+    return read_graph(folder, FP16, "packed", "fp16")
+
+
 def write_dynamic(checkpoint: Checkpoint, folder: Path) -> Graph:
     """Writes what onnxruntime's own dynamic quantisation makes of the padded graph."""
     (folder / DYNAMIC).parent.mkdir(parents=True, exist_ok=True)
@@ -110,13 +129,19 @@ def write_dynamic(checkpoint: Checkpoint, folder: Path) -> Graph:
     return read_graph(folder, DYNAMIC, "padded", "int8-dynamic")
 
 
-def open_graph(checkpoint: Checkpoint, folder: Path, graph: Graph) -> Runner:
+def open_graph(
+    checkpoint: Checkpoint, folder: Path, graph: Graph, devices: Devices = ON_CPU
+) -> Runner:
     """Returns a runner of a graph that was just written."""
-    path = folder / graph.file
-    return open_runner(path, graph.layout, checkpoint.pad_id, all_outputs(checkpoint.tasks))
+    path, outputs = folder / graph.file, all_outputs(checkpoint.tasks)
+    if graph.provider == CUDA:
+        return open_cuda_runner(path, outputs, checkpoint.encoder.max_length, devices, USUAL)
+    return open_runner(path, graph.layout, checkpoint.pad_id, outputs)
 
 
-def graph_pipeline(checkpoint: Checkpoint, folder: Path, graph: Graph) -> Pipeline:
+def graph_pipeline(
+    checkpoint: Checkpoint, folder: Path, graph: Graph, devices: Devices = ON_CPU
+) -> Pipeline:
     """Returns the path of a document through a graph that was just written."""
-    runner = open_graph(checkpoint, folder, graph)
+    runner = open_graph(checkpoint, folder, graph, devices)
     return Pipeline(checkpoint.tasks, checkpoint.encoder, runner)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -17,6 +18,7 @@ import torch
 import transformers
 
 import trunkline
+from trunkline.annotations import DocumentResult
 from trunkline.bundle import (
     GOLDEN,
     SCHEMA_VERSION,
@@ -30,11 +32,13 @@ from trunkline.bundle import (
     seal,
     written_bundle,
 )
+from trunkline.cuda import find_gpu
+from trunkline.device import ON_CPU, Devices, parse_devices
 from trunkline.encode import Row
-from trunkline.errors import DataError
+from trunkline.errors import ConfigError, DataError, DeviceError, RuntimeFault
 from trunkline.golden import write_golden
 from trunkline.kinds import find_kind
-from trunkline.pipeline import Document, Question
+from trunkline.pipeline import Document, Pipeline, Question
 from trunkline_export.card import model_card
 from trunkline_export.channels import Sizes, channel_sizes
 from trunkline_export.gates import Reference, measure, references
@@ -44,6 +48,7 @@ from trunkline_export.variants import (
     graph_pipeline,
     is_packable,
     write_dynamic,
+    write_fp16,
     write_fp32,
     write_int8,
 )
@@ -51,7 +56,7 @@ from trunkline_train.checkpoint import Checkpoint, load_checkpoint
 from trunkline_train.config import HUB, TaskConfig, changed
 
 Say = Callable[[str], None]
-PRECISIONS = ("fp32", "int8", "int8-dynamic")
+PRECISIONS = ("fp32", "int8", "fp16", "int8-dynamic")
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class ExportOptions:
         changes: `key.path=value` each, which replace values of the training configuration: say
             where the dev data is now, or take more of it.
         gate: Whether to measure every task on dev data. Graphs without gates are not served.
+        device: Where graphs for CUDA are measured, as `trunkline.load` takes it; `auto` does
+            without if CUDA cannot be used.
     """
 
     name: str | None = None
@@ -73,6 +80,7 @@ class ExportOptions:
     precisions: tuple[str, ...] | None = None
     changes: tuple[str, ...] = ()
     gate: bool = True
+    device: str = "auto"
 
 
 def export_bundle(
@@ -90,14 +98,19 @@ def export_bundle(
         CheckpointError: The checkpoint is missing or broken.
         ConfigError: A change does not fit the configuration.
         ParityError: A graph does not give what the model gives.
+        DeviceError: The device that was asked for cannot be used.
         Unpackable: A precision was asked for that the encoder's architecture has no graph for.
         BundleError: Something else stands at `out`.
     """
     loaded = load_checkpoint(checkpoint_folder)
     checkpoint = replace(loaded, config=changed(loaded.config, options.changes))
+    precisions = _precisions(checkpoint, options, say)
+    devices = _gpu(options.device, say) if "fp16" in precisions else ON_CPU
     with written_bundle(out) as folder:
-        export = _Export(checkpoint, folder, say, _references(checkpoint, options, say))
-        export.write_all(_precisions(checkpoint, options, say))
+        with _on(checkpoint, devices):
+            references_ = _references(checkpoint, options, say)
+        export = _Export(checkpoint, folder, say, references_, devices)
+        export.write_all(precisions)
         (folder / TOKENIZER).write_text(checkpoint.encoder.to_json(), encoding="utf-8")
         checkpoint.model.config.save_pretrained(folder)
         manifest = Manifest(
@@ -116,7 +129,15 @@ def export_bundle(
 
 
 class _Export:
-    """Writes graphs into a folder, each with its golden file and its gates."""
+    """Writes graphs into a folder, each with its golden file and its gates.
+
+    Args:
+        checkpoint: The trained model.
+        folder: Of the bundle.
+        say: Takes a line per finished step.
+        references: What gates compare with, by task; none are measured without.
+        devices: Where graphs for CUDA are measured; the CPU leaves them unmeasured.
+    """
 
     def __init__(
         self,
@@ -124,7 +145,9 @@ class _Export:
         folder: Path,
         say: Say,
         references: Mapping[str, Reference],
+        devices: Devices,
     ) -> None:
+        self._devices = devices
         self._checkpoint = checkpoint
         self._folder = folder
         self._say = say
@@ -135,14 +158,19 @@ class _Export:
 
     def write_all(self, precisions: Sequence[str]) -> None:
         """Writes the graphs of all precisions."""
-        writers = {"fp32": self._fp32, "int8": self._int8, "int8-dynamic": self._dynamic}
+        writers = {
+            "fp32": self._fp32,
+            "int8": self._int8,
+            "fp16": self._fp16,
+            "int8-dynamic": self._dynamic,
+        }
         for precision in precisions:
             writers[precision]()
         if not self.graphs:
             raise ParityError("no graph is left; export fp32 as well, or train longer")
 
     def _fp32(self) -> None:
-        expected = self._checkpoint.pipeline().analyze(self._documents)
+        expected = self._expected
         for graph in write_fp32(self._checkpoint, self._folder):
             pipeline = graph_pipeline(self._checkpoint, self._folder, graph)
             count = check_answers(expected, pipeline, self._documents)
@@ -177,13 +205,27 @@ class _Export:
     def _write_int8(self, keep: tuple[str, ...]) -> Graph:
         return write_int8(self._checkpoint, self._folder, self._sizes, keep)
 
+    def _fp16(self) -> None:
+        graph = write_fp16(self._checkpoint, self._folder)
+        if self._devices == ON_CPU:
+            # What it should answer is known, what it does is not.
+            write_golden(self._folder / graph.golden, self._expected)
+            self._keep(graph, ())
+            return
+        try:
+            self._finish(graph, self._measured(graph))
+        except RuntimeFault as error:
+            self._say(f"packed-fp16: left out, {error}")
+            for file in (graph.file, graph.weights):
+                (self._folder / file).unlink()
+
     def _dynamic(self) -> None:
         graph = write_dynamic(self._checkpoint, self._folder)
         self._finish(graph, self._measured(graph))
 
     def _finish(self, graph: Graph, gates: tuple[Gate, ...]) -> None:
         """Keeps a graph, with its own answers as what its self-test expects."""
-        pipeline = graph_pipeline(self._checkpoint, self._folder, graph)
+        pipeline = self._pipeline(graph)
         write_golden(self._folder / graph.golden, pipeline.analyze(self._documents))
         self._keep(graph, gates)
 
@@ -194,11 +236,19 @@ class _Export:
         self.gates.extend(gates)
 
     def _measured(self, graph: Graph) -> tuple[Gate, ...]:
-        pipeline = graph_pipeline(self._checkpoint, self._folder, graph)
+        pipeline = self._pipeline(graph)
         gates = measure(graph, pipeline, self._references)
         for gate in gates:
             self._say(f"{graph.name}: {_verdict(gate)}")
         return gates
+
+    def _pipeline(self, graph: Graph) -> Pipeline:
+        return graph_pipeline(self._checkpoint, self._folder, graph, self._devices)
+
+    @cached_property
+    def _expected(self) -> list[DocumentResult]:
+        """What the trained model gives for the sample texts."""
+        return self._checkpoint.pipeline().analyze(self._documents)
 
     @cached_property
     def _rows(self) -> list[Row]:
@@ -220,6 +270,42 @@ def _precisions(checkpoint: Checkpoint, options: ExportOptions, say: Say) -> tup
     if why_not:
         say(f"only the padded fp32 graph: {why_not}")
     return ("fp32",) if why_not else ("fp32", "int8")
+
+
+def _gpu(device: str, say: Say) -> Devices:
+    """Returns where graphs for CUDA are measured: on a GPU, or with a word about it, nowhere.
+
+    Raises:
+        DeviceError: A GPU was asked for that cannot be used.
+    """
+    devices = parse_devices(device)
+    if devices.kind == "cpu":
+        say("packed-fp16: not measured, as asked; it is served only if told so")
+        return ON_CPU
+    if devices.kind == "cuda":
+        find_gpu(str(Devices("cuda", devices.indices[:1])), devices.indices[0])
+        return Devices("cuda", devices.indices[:1])
+    if devices.kind != "auto":
+        raise ConfigError(f"device: graphs are not measured on {devices}; choose cpu or cuda")
+    try:
+        find_gpu("cuda:0", 0)
+    except DeviceError as error:
+        say(f"packed-fp16: not measured, and served only if told so ({error})")
+        return ON_CPU
+    return Devices("cuda", (0,))
+
+
+@contextmanager
+def _on(checkpoint: Checkpoint, devices: Devices) -> Iterator[None]:
+    """Has the trained model on a GPU meanwhile, if torch can use it too: it is quicker there."""
+    if devices == ON_CPU or not torch.cuda.is_available():
+        yield
+        return
+    checkpoint.model.to(f"cuda:{devices.indices[0]}")
+    try:
+        yield
+    finally:
+        checkpoint.model.to("cpu")
 
 
 def _references(

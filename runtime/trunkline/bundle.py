@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from trunkline.device import CPU, CUDA
 from trunkline.encode import TextEncoder
 from trunkline.errors import BundleError
 from trunkline.files import recover_folder, replaced_folder, sha256_of
@@ -69,7 +70,7 @@ class Graph:
         layout: `padded` takes [batch, sequence]; `packed` real tokens only.
         precision: Of the matrix products. `int8` has a scale per token, the same in any batch;
             `int8-dynamic` one per batch, as onnxruntime's own quantisation has it.
-        providers: onnxruntime execution providers it is meant for.
+        providers: onnxruntime execution providers that can run it, first what it is written for.
         inputs, outputs: Its signature.
         opset: Of the default ONNX domain.
         weights: File of the weights, if they are not inside; several graphs may share it.
@@ -96,6 +97,11 @@ class Graph:
     def name(self) -> str:
         """Layout and precision, e.g. `packed-int8`: what one says to choose it."""
         return f"{self.layout}-{self.precision}"
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that it is written for; others may run it too."""
+        return self.providers[0] if self.providers else CPU
 
 
 @dataclass(frozen=True)
@@ -179,9 +185,16 @@ class Bundle:
         allowed = [graph for graph in graphs if allow_ungated or self.passed(graph)]
         if not allowed:
             what = "no graph has" if wanted == "auto" else f"graph {wanted!r} has not"
-            mend = "export again with the dev data at hand, or allow ungated graphs"
+            mend = f"export again {self._gates_wait_for(graphs)}, or allow ungated graphs"
             raise BundleError(self.path, f"{what} passed the gates of all tasks", mend)
         return sorted(allowed, key=_speed)
+
+    def _gates_wait_for(self, graphs: Iterable[Graph]) -> str:
+        """Returns what it takes to measure graphs that were not."""
+        measured = {gate.graph for gate in self.manifest.gates}
+        if measured and all(g.provider == CUDA and g.file not in measured for g in graphs):
+            return "on a machine with a GPU, where graphs for CUDA are measured"
+        return "with the dev data at hand"
 
     def encoder(self) -> TextEncoder:
         """Returns the encoder of its texts.

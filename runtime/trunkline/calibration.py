@@ -14,19 +14,21 @@ import numpy as np
 import onnxruntime
 
 from trunkline.bundle import Bundle, EncoderFacts, Graph
+from trunkline.choice import Where
 from trunkline.cpu import available_cpus, cpu_model
 from trunkline.encode import Row, bare_row
 from trunkline.files import write_whole
 from trunkline.kinds import Output, all_outputs
-from trunkline.runner import Runner, ServingRunner, open_runner
+from trunkline.runner import Runner, ServingRunner
 
 # Three sentences to one question with its text, as NER and question answering are asked together.
 _LENGTHS = (*range(8, 44, 3), 110, 150, 190, 240)
 _ROUNDS = 3
+HERE = Where()
 
 
 def quickest(
-    bundle: Bundle, graphs: Sequence[Graph], threads: int | None = None
+    bundle: Bundle, graphs: Sequence[Graph], where: Where = HERE
 ) -> tuple[Graph, ServingRunner]:
     """Returns the quickest of some graphs on this machine, loaded.
 
@@ -36,15 +38,16 @@ def quickest(
 
     Raises:
         BundleError: A graph cannot be loaded or lacks an output.
+        DeviceError: A device cannot be used.
     """
     if len(graphs) == 1:
-        return graphs[0], _open(bundle, graphs[0], threads)
-    file, key = _file(bundle), _key(graphs, threads)
+        return graphs[0], where.open(bundle, graphs[0])
+    file, key = _file(bundle), _key(graphs, where)
     times = _kept(file).get(key, {})
     if {graph.file for graph in graphs} <= times.keys():
         best = min(graphs, key=lambda graph: times[graph.file])
-        return best, _open(bundle, best, threads)
-    runners = {graph.file: _open(bundle, graph, threads) for graph in graphs}
+        return best, where.open(bundle, best)
+    runners = {graph.file: where.open(bundle, graph) for graph in graphs}
     times = measure(
         runners, calibration_rows(bundle.manifest.encoder), all_outputs(bundle.manifest.tasks)
     )
@@ -76,13 +79,6 @@ def calibration_rows(facts: EncoderFacts) -> list[Row]:
     return [bare_row(random.integers(0, 2, length)) for length in lengths]
 
 
-def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ServingRunner:
-    pad_id = bundle.manifest.encoder.pad_id
-    return open_runner(
-        bundle.path / graph.file, graph.layout, pad_id, all_outputs(bundle.manifest.tasks), threads
-    )
-
-
 def _file(bundle: Bundle) -> Path:
     folder = bundle.path.resolve()
     return folder.parent / f".{folder.name}.calibration.json"
@@ -102,13 +98,14 @@ def _are_times(times: object) -> bool:
     return isinstance(times, dict) and all(isinstance(one, int | float) for one in times.values())
 
 
-def _key(graphs: Sequence[Graph], threads: int | None) -> str:
+def _key(graphs: Sequence[Graph], where: Where) -> str:
     """Returns a fingerprint of all that the times depend on."""
     parts = (
         *(graph.sha256 for graph in graphs),
-        str(threads or available_cpus()),
+        str(where.threads or available_cpus()),
         cpu_model(),
         platform.machine(),
         onnxruntime.__version__,
+        *(f"{gpu.index} {gpu.name} {where.options}" for gpu in where.gpus(graphs)),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trunkline.bundle import Bundle, Gate, Graph, open_bundle
-from trunkline.errors import InvalidInput
+from trunkline.device import CUDA
+from trunkline.errors import DeviceError, InvalidInput
 from trunkline.model import load, open_model
 from trunkline.options import add_graph_options, graph_options
 from trunkline.structure import plain
@@ -43,11 +44,19 @@ def verify(argv: Sequence[str]) -> int:
     bundle = open_bundle(options.bundle)
     print(f"hashes: {len(bundle.manifest.graphs) + len(bundle.manifest.files)} files as exported")
     for graph in bundle.manifest.graphs:
-        count = open_model(bundle, graph=graph.file, allow_ungated=True).self_test()
         gates = "passed" if bundle.passed(graph) else "NOT passed"
-        print(f"{graph.name}: {count} golden texts as exported, gates {gates}")
+        print(f"{graph.name}: {_tested(bundle, graph)}, gates {gates}")
     print(f"{bundle.path} is whole ({time.perf_counter() - begin:.1f} s)")
     return 0
+
+
+def _tested(bundle: Bundle, graph: Graph) -> str:
+    """Tests a graph on its golden texts, unless it runs on a device that is not here."""
+    try:
+        model = open_model(bundle, graph=graph.file, allow_ungated=True)
+    except DeviceError as error:
+        return f"not tested here ({error})"
+    return f"{model.self_test()} golden texts as exported"
 
 
 def predict(argv: Sequence[str]) -> int:
@@ -115,7 +124,8 @@ def _describe_graph(bundle: Bundle, graph: Graph) -> list[str]:
     shared = "" if not graph.weights else f" + {graph.weights}"
     counts = sorted(graph.operators.items(), key=lambda item: (-item[1], item[0]))
     lines = [
-        f"graph    {graph.name}: {graph.file}, {size:.1f} MB{shared}, opset {graph.opset}",
+        f"graph    {graph.name}: {graph.file}, {size:.1f} MB{shared}, opset {graph.opset}"
+        f"{', for CUDA' if graph.provider == CUDA else ''}",
         f"         gives {' '.join(tensor.name for tensor in graph.outputs)}",
     ]
     if counts:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import lt
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import category
@@ -24,8 +25,7 @@ from trunkline.errors import InvalidInput
 
 Ints = NDArray[np.int64]
 
-_SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
-"""All white space of Unicode, which ends with the ideographic space."""
+_ALONE_CHARACTERS = 4096  # a text up to here is done before other threads would have begun
 
 
 class Words(NamedTuple):
@@ -172,9 +172,7 @@ class TextEncoder:
         self._tokenizer.encode_special_tokens = True
         self._single = _probe(self._tokenizer, pair=False)
         self._pair = _probe(self._tokenizer, pair=True)
-        self._special = np.unique(
-            [*np.concatenate(self._single.ids + self._pair.ids), *_added(self._tokenizer)]
-        )
+        self._special = frozenset(np.concatenate(self._single.ids + self._pair.ids).tolist())
         if overlap < 0 or max_length - self._pair.size < 2 * (overlap + 1):
             raise ValueError(f"overlap {overlap} does not fit rows of {max_length} tokens")
         self.max_length = max_length
@@ -214,23 +212,26 @@ class TextEncoder:
         """
         given = ["" if text.isspace() else text for text in texts]
         try:
-            # Unlike `encode`, `encode_batch` lets other threads run while it works.
-            encodings = self._tokenizer.encode_batch(given, add_special_tokens=False)
+            encodings = self._encode(given)
         except TypeError:
             field = next(field for text, field in zip(texts, fields, strict=True) if _broken(text))
             raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
         return [self._tokens(*pair) for pair in zip(texts, encodings, strict=True)]
 
+    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
+        if len(texts) == 1 and len(texts[0]) <= _ALONE_CHARACTERS:
+            return [self._tokenizer.encode(texts[0], add_special_tokens=False)]
+        # Unlike `encode`, it lets other threads run while it works.
+        return list(self._tokenizer.encode_batch(texts, add_special_tokens=False))
+
     def _tokens(self, text: str, encoding: Encoding) -> Tokens:
         starts, ends = _visible_bounds(text, encoding.offsets)
         units = np.array([-1 if unit is None else unit for unit in encoding.word_ids], np.int64)
-        ids = np.array(encoding.ids, np.int64)
-        # Vocabularies of sentencepiece hold separators and padding as words: a text must not write
-        # them. Padding in a text would also shift the positions of what follows in RoBERTa's kin.
-        written = (ids[:, None] == self._special).any(axis=1)
-        if written.any():
-            ids[written] = self._unknown
-        return Tokens(text, ids, starts, ends, units)
+        ids = encoding.ids
+        # Vocabularies of sentencepiece hold the separator as a word: a text must not write it.
+        if not self._special.isdisjoint(ids):
+            ids = [self._unknown if one in self._special else one for one in ids]
+        return Tokens(text, np.array(ids, np.int64), starts, ends, units)
 
     @cached_property
     def _unknown(self) -> int:
@@ -256,12 +257,6 @@ class TextEncoder:
         return tuple(_row(template, parts, document.ids, window) for window in windows)
 
 
-def _added(tokenizer: Tokenizer) -> list[int]:
-    """Returns the vocabulary ids of a tokenizer's special tokens, padding among them."""
-    added = tokenizer.get_added_tokens_decoder().items()
-    return [number for number, token in added if token.special]
-
-
 def _broken(text: str) -> bool:
     """Tells if a text holds lone surrogates."""
     return any("\ud800" <= character <= "\udfff" for character in text)
@@ -269,22 +264,22 @@ def _broken(text: str) -> bool:
 
 def _visible_bounds(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
     """Returns starts and ends of tokens that may count white space in, as `Tokens` has them."""
-    starts, ends = np.array(offsets, np.int64).reshape(-1, 2).T.copy()
-    for at in _edged(text, starts, ends):
-        starts[at], ends[at] = _visible(text, int(starts[at]), int(ends[at]))
-    blank = starts == ends
-    if blank.any():
-        after = np.minimum.accumulate(np.where(blank, len(text), starts)[::-1])[::-1]
-        starts, ends = np.where(blank, after, starts), np.where(blank, after, ends)
-    return starts, _with_marks(text, starts, ends)
+    # Lists and plain loops here: on texts of a few dozen tokens, numpy takes longer to begin.
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    if not _all_visible(text, starts, ends):
+        offsets = _moved(text, [_visible(text, *bounds) for bounds in offsets])
+        starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    if not text.isascii():
+        ends = _with_marks(text, starts, ends)
+    return np.array(starts, np.int64), np.array(ends, np.int64)
 
 
-def _edged(text: str, starts: Ints, ends: Ints) -> NDArray[np.intp]:
-    """Returns the tokens that begin or end with white space: with most tokenizers none."""
-    held = np.flatnonzero(starts < ends)
-    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    edges = codes[starts[held]], codes[ends[held] - 1]
-    return held[np.isin(edges[0], _SPACES) | np.isin(edges[1], _SPACES)]
+def _all_visible(text: str, starts: Sequence[int], ends: Sequence[int]) -> bool:
+    """Tells if no token is empty, and none begins or ends with white space."""
+    if not all(map(lt, starts, ends)):
+        return False
+    edges = {*map(text.__getitem__, starts), *[text[end - 1] for end in ends]}
+    return not any(map(str.isspace, edges))
 
 
 def _visible(text: str, start: int, end: int) -> tuple[int, int]:
@@ -294,15 +289,24 @@ def _visible(text: str, start: int, end: int) -> tuple[int, int]:
     return start, start + len(piece.strip())
 
 
-def _with_marks(text: str, starts: Ints, ends: Ints) -> Ints:
+def _moved(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Moves empty tokens to where the next one begins, or to the end of the text."""
+    moved: list[tuple[int, int]] = []
+    after = len(text)
+    for start, end in reversed(offsets):
+        after = min(after, start) if start < end else after
+        moved.append((start, end) if start < end else (after, after))
+    return moved[::-1]
+
+
+def _with_marks(text: str, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Moves ends behind the combining marks that the tokenizer dropped, so that none is cut off."""
-    if text.isascii() or not len(ends):
-        return ends
-    moved = ends.tolist()
-    for at, limit in enumerate([*starts[1:].tolist(), len(text)]):
+    moved = list(ends)
+    limits = [*starts[1:], len(text)]
+    for at, limit in enumerate(limits[: len(moved)]):
         while moved[at] < limit and category(text[moved[at]]).startswith("M"):
             moved[at] += 1
-    return np.array(moved, np.int64)
+    return moved
 
 
 def _windows(total: int, room: int, overlap: int) -> list[_Window]:

@@ -8,6 +8,7 @@ TrunklineError
 ├── CheckpointError   a checkpoint is missing, broken or of another kind
 ├── BundleError       a bundle is missing, broken or altered
 ├── RuntimeFault      the model gave something that cannot be an answer
+├── DeviceError       a device, or what it needs, is not there or cannot be used
 ├── Overloaded        the server has no room, or the deadline cannot be met
 ├── Unavailable       the server is loading or draining
 ├── DeadlinePassed    the caller's deadline passed before there was an answer
@@ -102,6 +103,20 @@ class BundleError(TrunklineError):
 
 class RuntimeFault(TrunklineError):
     """The model gave something that cannot be an answer, such as NaN."""
+
+
+class DeviceError(TrunklineError):
+    """A device, or what it needs, is not there or cannot be used.
+
+    Attributes:
+        device: Its name, e.g. `cuda:1`.
+        mend: What to do about it.
+    """
+
+    def __init__(self, device: str, reason: str, mend: str) -> None:
+        super().__init__(f"{device}: {reason}; {mend}")
+        self.device = device
+        self.mend = mend
 
 
 class Overloaded(TrunklineError):

@@ -9,6 +9,8 @@ from typing import overload
 from trunkline.annotations import DocumentResult
 from trunkline.bundle import Bundle, Graph, Manifest, open_bundle
 from trunkline.calibration import quickest
+from trunkline.choice import Where, candidates
+from trunkline.device import ON_CPU, USUAL, CudaOptions, Devices, parse_devices
 from trunkline.documents import Document, as_documents
 from trunkline.golden import check_golden
 from trunkline.pipeline import Pipeline
@@ -24,16 +26,20 @@ class Model:
         bundle: An opened bundle.
         graph: The graph that runs.
         runner: Runs it.
+        devices: Where it does.
 
     Attributes:
-        bundle, graph, runner: As given.
+        bundle, graph, runner, devices: As given.
         pipeline: The path of a document through them.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, runner: ServingRunner) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: Graph, runner: ServingRunner, devices: Devices = ON_CPU
+    ) -> None:
         self.bundle = bundle
         self.graph = graph
         self.runner = runner
+        self.devices = devices
         self.pipeline = Pipeline(bundle.manifest.tasks, bundle.encoder(), runner)
 
     @property
@@ -105,6 +111,8 @@ def load(
     *,
     graph: str = "auto",
     allow_ungated: bool = False,
+    device: str = "auto",
+    cuda: CudaOptions = USUAL,
 ) -> Model:
     """Loads a bundle, verifying hashes, schema, gates and graph signature.
 
@@ -113,11 +121,22 @@ def load(
         threads: Threads to compute with; by default the CPUs this process may use.
         graph: Which of its graphs, as in `open_model`.
         allow_ungated: Also a graph that has not passed the gates of all tasks.
+        device: Where it runs, as in `open_model`.
+        cuda: How GPUs are used.
 
     Raises:
         BundleError: The bundle is missing, broken or altered, or no graph may be run.
+        ConfigError: There is no device of that name.
+        DeviceError: The device, or what it needs, is not there or cannot be used.
     """
-    return open_model(open_bundle(path), threads, graph=graph, allow_ungated=allow_ungated)
+    return open_model(
+        open_bundle(path),
+        threads,
+        graph=graph,
+        allow_ungated=allow_ungated,
+        device=device,
+        cuda=cuda,
+    )
 
 
 def open_model(
@@ -126,6 +145,8 @@ def open_model(
     *,
     graph: str = "auto",
     allow_ungated: bool = False,
+    device: str = "auto",
+    cuda: CudaOptions = USUAL,
 ) -> Model:
     """Loads a graph of a bundle into onnxruntime.
 
@@ -136,10 +157,16 @@ def open_model(
             its gates: where there are several, a short run decides once, and is kept beside the
             bundle.
         allow_ungated: Also take a graph that has not passed the gates of all tasks.
+        device: `cpu`, `cuda`, `cuda:1`, several as `cuda:0,cuda:1`, or `tensorrt`. `auto` takes
+            what is quickest of the CPU and, where it can be used, the first GPU.
+        cuda: How GPUs are used.
 
     Raises:
         BundleError: The graph cannot be loaded, or there is none that may be.
+        ConfigError: There is no device of that name.
+        DeviceError: The device, or what it needs, is not there or cannot be used.
     """
-    candidates = bundle.candidates(graph, allow_ungated=allow_ungated)
-    chosen, runner = quickest(bundle, candidates, threads)
-    return Model(bundle, chosen, runner)
+    where = Where(threads, parse_devices(device), cuda)
+    able = candidates(bundle, graph, where, allow_ungated=allow_ungated)
+    chosen, runner = quickest(bundle, able, where)
+    return Model(bundle, chosen, runner, where.device_of(chosen))

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--graph` and `--allow-ungated`."""
+    """Adds `--graph`, `--allow-ungated` and `--device`."""
     parser.add_argument(
         "--graph",
         default="auto",
@@ -18,8 +18,17 @@ def add_graph_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also run a graph that has not passed the gates of all tasks",
     )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1 or cuda:0,cuda:1 (docs/gpu.md); default what is quickest here",
+    )
 
 
 def graph_options(given: argparse.Namespace) -> dict[str, Any]:
     """Returns what was chosen, as `trunkline.load` takes it."""
-    return {"graph": given.graph, "allow_ungated": given.allow_ungated}
+    return {
+        "graph": given.graph,
+        "allow_ungated": given.allow_ungated,
+        "device": given.device,
+    }

@@ -1,4 +1,4 @@
-"""An onnxruntime session on the CPU, and what can be wrong with one."""
+"""An onnxruntime session, by default on the CPU, and what can be wrong with one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from trunkline.decode.numeric import Floats
+from trunkline.device import CPU
 from trunkline.errors import BundleError, ConfigError, RuntimeFault
 from trunkline.kinds import Output
 
 Feed = Mapping[str, NDArray[np.int64]]
+Provider = str | tuple[str, Mapping[str, str]]
 
 
 class Session:
@@ -25,6 +27,7 @@ class Session:
         takes: Names of the inputs that can be given; the graph may want fewer.
         outputs: Outputs that the graph must have.
         threads: Threads of one run.
+        providers: onnxruntime's, with their options; by default the CPU.
 
     Raises:
         BundleError: The graph cannot be loaded, lacks an output or wants another input.
@@ -32,13 +35,19 @@ class Session:
     """
 
     def __init__(
-        self, path: Path, takes: Collection[str], outputs: Sequence[Output], threads: int
+        self,
+        path: Path,
+        takes: Collection[str],
+        outputs: Sequence[Output],
+        threads: int,
+        *,
+        providers: Sequence[Provider] = (CPU,),
     ) -> None:
-        _check_install()
+        check_install()
         self._path = path
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), _options(threads), providers=["CPUExecutionProvider"]
+                str(path), _options(threads), providers=list(providers), enable_fallback=0
             )
         except Exception as error:  # onnxruntime has an exception type per status, with no base
             reason = str(error).splitlines()[0]
@@ -53,6 +62,11 @@ class Session:
         unknown = self._inputs - set(takes)
         if unknown:
             raise BundleError(path, f"graph wants input {sorted(unknown)[0]!r}", "export again")
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that is asked first."""
+        return str(self._session.get_providers()[0])
 
     def run(self, outputs: Sequence[str], feed: Feed) -> list[Floats]:
         """Returns the named outputs; what the graph does not take of `feed` is left out.
@@ -83,22 +97,23 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _check_install() -> None:
-    """Refuses two wheels of onnxruntime: they overwrite each other's files.
+def check_install() -> None:
+    """Refuses two wheels of onnxruntime in one folder: they overwrite each other's files.
 
     Raises:
         ConfigError: Both are installed.
     """
-    found = {_installed(name) for name in ("onnxruntime", "onnxruntime-gpu")}
-    if None not in found:
+    folders = [_folder(name) for name in ("onnxruntime", "onnxruntime-gpu")]
+    if folders[0] is not None and folders[0] == folders[1]:
         raise ConfigError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other;"
             " pip uninstall both, then install the one you want"
         )
 
 
-def _installed(package: str) -> str | None:
+def _folder(package: str) -> Path | None:
+    """Returns where a package's modules lie; one of another folder hides the others', no more."""
     try:
-        return f"{package} {metadata.version(package)}"
+        return Path(str(metadata.distribution(package).locate_file(""))).resolve()
     except metadata.PackageNotFoundError:
         return None

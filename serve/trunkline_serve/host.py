@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trunkline import Model
-from trunkline.cpu import available_cpus
 from trunkline_serve import notify
 from trunkline_serve.engine import Engine
 from trunkline_serve.events import Everyone
 from trunkline_serve.fronts.supervisor import supervise
-from trunkline_serve.loading import Loader, open_for_serving
+from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.observe.observer import Observer
-from trunkline_serve.process import quick_loop, stop_on_signal, switch_often
+from trunkline_serve.process import quick_loop, settle, stop_on_signal, switch_often
 from trunkline_serve.rpc.server import Server
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.settings import Settings
@@ -62,7 +61,7 @@ class Host:
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             events = Everyone()
-            lanes = settings.compute.threads or available_cpus()
+            lanes = count_lanes(models, settings)
             scheduler = Scheduler(lanes, events, settings.compute.batch_tokens)
             stack.callback(scheduler.close)
             self.engine = Engine(scheduler, settings, events)
@@ -107,6 +106,7 @@ async def _serve(models: Sequence[Model], settings: Settings) -> None:
     try:
         stopped = stop_on_signal()
         address = await host.start()
+        settle()
         for one in host.engine.models.ids():
             print(f"serving {one.name} version {one.version} on {address}", flush=True)
         notify.ready()

@@ -18,6 +18,8 @@ from typing import Protocol, TypeVar
 
 from trunkline import Model
 from trunkline.bundle import MANIFEST, open_bundle
+from trunkline.cpu import available_cpus
+from trunkline.device import CudaOptions, parse_devices
 from trunkline.errors import BundleError, InvalidInput, NotFound, TrunklineError
 from trunkline.model import open_model
 from trunkline_serve.description import ModelId
@@ -49,6 +51,7 @@ def open_for_serving(path: Path, settings: Settings) -> Model:
 
     Raises:
         BundleError: It is broken, has no graph that may be run, or fails its self-test.
+        DeviceError: The device cannot be used.
     """
     compute = settings.compute
     model = open_model(
@@ -56,11 +59,30 @@ def open_for_serving(path: Path, settings: Settings) -> Model:
         compute.threads,
         graph=compute.graph,
         allow_ungated=compute.allow_ungated,
+        device=compute.device,
+        cuda=CudaOptions(compute.cuda_graphs, _bytes(compute.gpu_memory_mb)),
     )
-    _log.info("%s: runs %s", path, model.graph.name)
+    _log.info("%s: runs %s on %s", path, model.graph.name, model.devices)
     if compute.self_test:
         _log.info("%s: %d golden texts as expected", path, model.self_test())
     return model
+
+
+def count_lanes(models: Iterable[Model], settings: Settings) -> int:
+    """Returns the threads that run batches: those of the CPU, and what GPUs of these models want.
+
+    Where nothing is left to the CPU they are the GPUs' alone: a thread more would make the wait
+    that is expected shorter than it is.
+    """
+    lanes = [model.runner.lanes for model in models if model.devices.kind != "cpu"]
+    asked = parse_devices(settings.compute.device)
+    if lanes and asked.kind != "auto":
+        return max(lanes)
+    return max([settings.compute.threads or available_cpus(), *lanes])
+
+
+def _bytes(megabytes: int | None) -> int | None:
+    return None if megabytes is None else megabytes * 1_000_000
 
 
 class Loader:

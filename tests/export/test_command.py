@@ -42,7 +42,7 @@ def test_options_reach_the_exporter(arguments: list[str], options: ExportOptions
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("int4", "no precision 'int4' (did you mean 'int8'?); known: fp32, int8, int8-dynamic"),
+        ("int4", "no precision 'int4' (did you mean 'int8'?); known: fp32, int8, fp16"),
         ("fp32,", "no precision ''; known: fp32"),
         ("fp32,bf16", "no precision 'bf16'"),
     ],

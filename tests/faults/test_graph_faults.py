@@ -219,7 +219,8 @@ def test_verify_tests_every_graph_with_its_own_answers(
 def test_two_wheels_of_onnxruntime_are_refused(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metadata, "version", lambda package: "1.28.0")
+    here = metadata.distribution("onnxruntime")
+    monkeypatch.setattr(metadata, "distribution", lambda package: here)
     with pytest.raises(ConfigError) as caught:
         trunkline.load(exported, 1)
     (line,) = str(caught.value).splitlines()
@@ -231,10 +232,12 @@ def test_two_wheels_of_onnxruntime_are_refused(
 def test_one_wheel_of_either_or_a_build_of_ones_own_is_fine(
     exported: Path, monkeypatch: pytest.MonkeyPatch, installed: set[str]
 ) -> None:
-    def version(package: str) -> str:
+    here = metadata.distribution("onnxruntime")
+
+    def distribution(package: str) -> metadata.Distribution:
         if package in installed:
-            return "1.28.0"
+            return here
         raise metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "distribution", distribution)
     assert trunkline.load(exported, 1).analyze(TEXT).text == TEXT

@@ -13,6 +13,7 @@ import trunkline
 from trunkline import calibration
 from trunkline.bundle import Bundle, open_bundle, seal
 from trunkline.calibration import calibration_rows, measure, quickest
+from trunkline.choice import Where
 from trunkline.encode import Row
 from trunkline.kinds import Output
 from trunkline.runner import OrtRunner
@@ -58,7 +59,7 @@ def file_of(bundle: Bundle) -> Path:
 
 
 def chosen(bundle: Bundle, threads: int = 1) -> str:
-    graph, _ = quickest(bundle, bundle.candidates(), threads)
+    graph, _ = quickest(bundle, bundle.candidates(), Where(threads))
     return graph.file
 
 
@@ -203,7 +204,7 @@ def test_another_onnxruntime_or_graph_is_measured_by_itself(
         chosen(several)
     assert clock.asked == 2
     changed = [replace(graph, sha256="0" * 64) for graph in several.candidates()]
-    quickest(several, changed, 1)
+    quickest(several, changed, Where(1))
     assert clock.asked == 3
 
 
@@ -228,7 +229,7 @@ def test_a_time_is_the_least_of_rounds_after_a_first_run(monkeypatch: pytest.Mon
 
 
 def test_real_runs_are_measured_in_seconds(several: Bundle) -> None:
-    graph, runner = quickest(several, several.candidates(), 1)
+    graph, runner = quickest(several, several.candidates(), Where(1))
     (times,) = json.loads(file_of(several).read_text()).values()
     assert isinstance(runner, OrtRunner)
     assert graph.file == min(times, key=times.__getitem__)

@@ -105,8 +105,11 @@ def _pipeline(options: argparse.Namespace) -> Pipeline:
     if (model / MANIFEST).exists():
         return open_model(open_bundle(model), **graph_options(options)).pipeline
     from trunkline_train.checkpoint import load_checkpoint
+    from trunkline_train.hardware import pick_device
 
-    return load_checkpoint(model).pipeline()
+    checkpoint = load_checkpoint(model)
+    checkpoint.model.to(pick_device(options.device))
+    return checkpoint.pipeline()
 
 
 def _chosen(pipeline: Pipeline, names: Sequence[str] | None) -> list[TaskSpec]:

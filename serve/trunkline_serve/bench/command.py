@@ -48,7 +48,9 @@ def bench(argv: Sequence[str]) -> int:
         address = given.target
         if Path(address).is_dir() or not _ADDRESS.fullmatch(address):
             model = trunkline.load(address, given.threads, **graph_options(given))
-            address = stack.enter_context(served(Path(address), given.threads, model.graph))
+            address = stack.enter_context(
+                served(Path(address), given.threads, model.graph, given.device)
+            )
         with Client(address) as client:
             description = client.describe()
         plan = _plan(given, address, model, description)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trunkline import Model
-from trunkline.cpu import available_cpus
 from trunkline.errors import TrunklineError
 from trunkline_serve.events import Everyone
 from trunkline_serve.fronts.child import Folder, Supervised
 from trunkline_serve.fronts.sessions import Sessions
-from trunkline_serve.loading import Loader, open_for_serving
+from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.models import Registry
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.settings import Metrics as MetricsSettings
@@ -43,7 +42,7 @@ async def compute(folder: Folder, settings: Settings, *, again: bool) -> None:
     models = _open_all(folder.read_bundles(), settings, again)
     events = Everyone()
     with ExitStack() as stack:
-        lanes = settings.compute.threads or available_cpus()
+        lanes = count_lanes(models, settings)
         scheduler = Scheduler(lanes, events, settings.compute.batch_tokens)
         stack.callback(scheduler.close)
         registry = Registry()
