@@ -10,7 +10,6 @@ from dataclasses import replace
 from types import TracebackType
 
 from benchmarks.serving.load import Order, Report, generate
-from trunkline_serve.process import quick_loop
 
 _STRIDE = 37  # between the first requests of processes, so that they do not send the same at once
 
@@ -70,6 +69,4 @@ def _start(number: int) -> None:
 
 
 def _generate(order: Order) -> Report:
-    # A loop that costs less, as the server's own: both share the machine.
-    with asyncio.Runner(loop_factory=quick_loop()) as runner:
-        return runner.run(generate(order))
+    return asyncio.run(generate(order))

@@ -172,7 +172,8 @@ class TextEncoder:
         self._tokenizer.encode_special_tokens = True
         self._single = _probe(self._tokenizer, pair=False)
         self._pair = _probe(self._tokenizer, pair=True)
-        self._special = frozenset(np.concatenate(self._single.ids + self._pair.ids).tolist())
+        placed = np.concatenate(self._single.ids + self._pair.ids).tolist()
+        self._special = frozenset([*placed, *_added(self._tokenizer)])
         if overlap < 0 or max_length - self._pair.size < 2 * (overlap + 1):
             raise ValueError(f"overlap {overlap} does not fit rows of {max_length} tokens")
         self.max_length = max_length
@@ -228,7 +229,8 @@ class TextEncoder:
         starts, ends = _visible_bounds(text, encoding.offsets)
         units = np.array([-1 if unit is None else unit for unit in encoding.word_ids], np.int64)
         ids = encoding.ids
-        # Vocabularies of sentencepiece hold the separator as a word: a text must not write it.
+        # Vocabularies of sentencepiece hold separators and padding as words: a text must not write
+        # them. Padding in a text would also shift the positions of what follows in RoBERTa's kin.
         if not self._special.isdisjoint(ids):
             ids = [self._unknown if one in self._special else one for one in ids]
         return Tokens(text, np.array(ids, np.int64), starts, ends, units)
@@ -255,6 +257,12 @@ class TextEncoder:
         room = self.max_length - template.size - sum(len(part) for part in parts)
         windows = _windows(len(document), room, min(self.overlap, room // 2))
         return tuple(_row(template, parts, document.ids, window) for window in windows)
+
+
+def _added(tokenizer: Tokenizer) -> list[int]:
+    """Returns the vocabulary ids of a tokenizer's special tokens, padding among them."""
+    added = tokenizer.get_added_tokens_decoder().items()
+    return [number for number, token in added if token.special]
 
 
 def _broken(text: str) -> bool:

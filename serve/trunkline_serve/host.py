@@ -15,7 +15,7 @@ from trunkline_serve.events import Everyone
 from trunkline_serve.fronts.supervisor import supervise
 from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.observe.observer import Observer
-from trunkline_serve.process import quick_loop, settle, stop_on_signal, switch_often
+from trunkline_serve.process import quick_loop, stop_on_signal, switch_often
 from trunkline_serve.rpc.server import Server
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.settings import Settings
@@ -106,7 +106,6 @@ async def _serve(models: Sequence[Model], settings: Settings) -> None:
     try:
         stopped = stop_on_signal()
         address = await host.start()
-        settle()
         for one in host.engine.models.ids():
             print(f"serving {one.name} version {one.version} on {address}", flush=True)
         notify.ready()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from tests.runtime.samples import (
     ACCENT,
@@ -32,6 +32,11 @@ def own(name: str) -> Tokenizer:
     tokenizer = MAKES[name]()
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def own_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    tokenizer.encode_special_tokens = True
+    return tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def spelt_in_vocabulary(name: str, text: str) -> bool:
@@ -365,6 +370,23 @@ def test_a_separator_that_is_a_word_of_the_vocabulary_becomes_an_unknown_word(
     assert separator in tokenizer.encode("a [SEP] b", add_special_tokens=False).ids
     assert separator not in tokens.ids
     assert words(tokens) == ["a", "[SEP]", "b"]
+
+
+def test_padding_that_is_a_word_of_the_vocabulary_becomes_an_unknown_word() -> None:
+    pieces = ["<s>", "</s>", "<unk>", "<pad>", "▁", "▁a", "▁b", "<", ">", "p", "d"]
+    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], 2, False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 1)],
+    )
+    tokenizer.add_special_tokens(["<s>", "</s>", "<unk>", "<pad>"])
+    tokens = TextEncoder(tokenizer, 64, 8).tokenize("a <pad> b")
+    padding = tokenizer.token_to_id("<pad>")
+    assert padding in own_ids(tokenizer, "a <pad> b")
+    assert padding not in tokens.ids
+    assert words(tokens) == ["a", "<pad>", "b"]
 
 
 @MAKE
