@@ -6,12 +6,9 @@ import re
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 from trunkline_serve.bench.machine import commit, describe_machine, versions
-
-_TRAINING = ("torch", "transformers")
 
 
 def record(module: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -25,7 +22,7 @@ def record(module: str, arguments: Sequence[str]) -> dict[str, Any]:
         "commit": commit(),
         "command": command,
         "machine": describe_machine(),
-        "versions": versions() | {name: metadata.version(name) for name in _TRAINING},
+        "versions": versions("torch", "transformers"),
     }
 
 

@@ -25,7 +25,7 @@ def worth(result: Result) -> Figure:
     axes.set_yticks(range(len(result["worth"])), [row["idea"] for row in result["worth"]])
     axes.set(xlabel="throughput with it / without it", xscale="log")
     axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=len(_SIDES))
     return figure
 
 

@@ -19,10 +19,10 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     affinity = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, math.ceil(min(affinity, _quota(cgroup))))
+    return max(1, math.ceil(min(affinity, cpu_quota(cgroup))))
 
 
-def _quota(cgroup: Path) -> float:
+def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     """Returns the quota in CPUs, of cgroup v2 or v1; infinity if there is none."""
     try:
         limit, period = (cgroup / "cpu.max").read_text().split()
