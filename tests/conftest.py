@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,14 @@ if TYPE_CHECKING:
 
 # A test that asks the hub is wrong; it should fail at once, here and in subprocesses.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Nor does onnxruntime report on tests, whichever module imports it first.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# Processes that tests start would else compile torch and transformers anew, which takes longer than
+# most tests, wherever Python is told to keep no byte code.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Encoded rows of tests are not to lie among the user's.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="trunkline-tests-")
@@ -50,24 +61,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=late)
 
 
+def _once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Returns a folder that one of the processes of this session builds, while others wait."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out, marks = shared / name, shared / "marks"
+    done = marks / f"{name.replace('/', '-')}.done"
+    for folder in (out.parent, marks):
+        folder.mkdir(parents=True, exist_ok=True)
+    with done.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            build(out)
+            done.touch()
+    return out
+
+
 # Imports stand in the fixtures: most tests need no torch, which takes seconds to load.
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    from tests.small import write_corpus
+    from tests.small import Corpus, write_corpus
 
-    return write_corpus(tmp_path_factory.mktemp("small") / "corpus")
+    return Corpus(_once(tmp_path_factory, "small/corpus", write_corpus))
 
 
 @pytest.fixture(scope="session")
 def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run."""
+    """The folder of a finished run; not to be changed."""
     from trunkline_train.loop import train
 
-    out = tmp_path_factory.mktemp("small") / "run"
-    train(corpus.load(), out)
-    return out
+    return _once(tmp_path_factory, "small/run", lambda out: train(corpus.load(), out))
 
 
 @pytest.fixture(scope="session")
@@ -81,36 +106,28 @@ def checkpoint(trained: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as a bundle in fp32; not to be changed."""
-    from trunkline_export.write import ExportOptions, export_bundle
-
-    out = tmp_path_factory.mktemp("small") / "bundle"
-    export_bundle(trained, out, ExportOptions(precisions=("fp32",)), say=lambda line: None)
-    return out
+    return _once(tmp_path_factory, "small/fp32/bundle", lambda out: _export(trained, out, "fp32"))
 
 
 @pytest.fixture(scope="session")
 def quantised(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as a bundle in fp32 and int8; not to be changed."""
     from trunkline_export.gates import DROP
-    from trunkline_export.write import ExportOptions, export_bundle
 
-    out = tmp_path_factory.mktemp("small") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         # One of twenty answers is five points: int8 passes or not by the processor's rounding.
         patch.setitem(DROP, "int8", 100.0)
-        export_bundle(trained, out, ExportOptions(), say=lambda line: None)
-    return out
+        return _once(tmp_path_factory, "small/int8/bundle", lambda out: _export(trained, out))
 
 
 @pytest.fixture(scope="session")
 def every_trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run with tasks of every kind."""
+    """The folder of a finished run with tasks of every kind; not to be changed."""
     from trunkline_train.config import load_config
     from trunkline_train.loop import train
 
-    out = tmp_path_factory.mktemp("every") / "run"
-    train(load_config(corpus.every), out)
-    return out
+    config = load_config(corpus.every)
+    return _once(tmp_path_factory, "every/run", lambda out: train(config, out))
 
 
 @pytest.fixture(scope="session")
@@ -124,11 +141,15 @@ def every_checkpoint(every_trained: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def every_exported(every_trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That run as a bundle in fp32; not to be changed."""
+    return _once(
+        tmp_path_factory, "every/fp32/bundle", lambda out: _export(every_trained, out, "fp32")
+    )
+
+
+def _export(run: Path, out: Path, *precisions: str) -> None:
     from trunkline_export.write import ExportOptions, export_bundle
 
-    out = tmp_path_factory.mktemp("every") / "bundle"
-    export_bundle(every_trained, out, ExportOptions(precisions=("fp32",)), say=lambda line: None)
-    return out
+    export_bundle(run, out, ExportOptions(precisions=precisions or None), say=lambda line: None)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ model = trunkline.load("bundle")
 result = model.analyze("IBM opened an office in Bern.", questions=["Where did IBM open it?"])
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from trunkline.annotations import Answer, DocumentResult, Label, QuestionResult, Span
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from trunkline.model import Model, load
 
 __version__ = "0.1.0"
+
+# onnxruntime, since 1.29, reports to its maker from a thread of its own, and may abort a process
+# that ends meanwhile. It heeds this when it is first imported; a value set already stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Answer",

@@ -52,6 +52,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns its exit status: 2 for any error of the user's making."""
     if argv is None:
+        open_closed_streams()
         _use_utf8()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     try:
@@ -70,6 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # e.g. no permission, disk full, a text where a path is meant
         print(f"trunkline {name}: {error}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def open_closed_streams() -> None:
+    """Opens the null device as each standard stream that was closed when the process began.
+
+    Otherwise the next file or socket to be opened would be that stream, and get what libraries
+    write to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the lowest descriptor that is free: the stream's own.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _use_utf8() -> None:

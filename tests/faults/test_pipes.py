@@ -109,6 +109,49 @@ def test_a_full_disk_is_told_in_one_line(bundle: Path) -> None:
     assert "No space left" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "closed", "status", "errors"),
+    [
+        (["predict", "{bundle}"], "<&-", 0, ""),
+        (["predict", "{bundle}", "Ada"], ">&-", 0, ""),
+        (["pedict"], "2>&-", 2, ""),
+        (["pedict"], "<&- >&-", 2, "(did you mean 'predict'?)"),
+        (["predict", "{bundle}", "Ada"], "<&- >&- 2>&-", 0, ""),
+    ],
+    ids=["input", "output", "errors", "all but errors", "all"],
+)
+def test_a_stream_that_is_closed_is_empty(
+    bundle: Path, arguments: list[str], closed: str, status: int, errors: str
+) -> None:
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *TRUNKLINE]
+    words = [one.format(bundle=bundle) for one in arguments]
+    done = subprocess.run([*shell, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert errors in done.stderr
+    assert len(done.stderr.splitlines()) == bool(errors)
+
+
+def test_what_is_opened_first_does_not_stand_in_for_a_closed_stream() -> None:
+    # main() before anything else, as the command has it; then what each descriptor is.
+    script = (
+        "import os, sys; from trunkline.cli import main; sys.argv = ['trunkline', '-V']; main()\n"
+        "file = os.open(sys.executable, os.O_RDONLY)\n"
+        "sys.exit(file < 3 or [os.readlink(f'/proc/self/fd/{at}') for at in (0, 1, 2)]"
+        " != [os.devnull] * 3)"
+    )
+    line = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", script]
+    assert subprocess.run(line, check=False).returncode == 0
+
+
+def test_onnxruntime_reports_to_nobody(bundle: Path, tmp_path: Path) -> None:
+    # What it is about to send lies in a database of the user's cache.
+    plain = {name: value for name, value in PLAIN.items() if name != "ORT_DISABLE_TELEMETRY"}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    line = [*TRUNKLINE, "predict", bundle, "Ada"]
+    subprocess.run(line, env={**plain, **home}, capture_output=True, check=True)
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name]
+
+
 def without(modules: list[str], *arguments: str | Path) -> tuple[int, str, str]:
     """Runs the command line as if packages were not installed."""
     # None in sys.modules makes an import fail so.

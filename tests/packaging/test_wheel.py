@@ -22,7 +22,6 @@ EXTRAS = [
     "lora",
     "optimum",
     "otel",
-    "ray",
     "serve",
     "tensorboard",
     "train",

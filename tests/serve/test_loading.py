@@ -32,6 +32,7 @@ from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
 from trunkline_serve.rpc.status import to_error
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 WATCH = 0.02  # seconds
 
 Models = Any
@@ -102,7 +103,8 @@ def serves(address: str, service: str) -> bool:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             request = health_pb2.HealthCheckRequest(service=service)
-            return bool(stub.Check(request, timeout=PATIENCE).status == SERVING)
+            assert stub.Check(request, timeout=PATIENCE).status == SERVING
+            return True
         except grpc.RpcError as error:
             assert isinstance(error, grpc.Call)
             assert error.code() is grpc.StatusCode.NOT_FOUND
@@ -165,6 +167,21 @@ def test_several_versions_and_models_are_served_side_by_side(
     assert unload(models, "tiny") == [2]
     wait_for(lambda: not serves(hosted.address, "tiny"))
     assert versions(models) == [("other", 7)]
+
+
+def test_a_watch_of_health_sees_a_model_go_and_come(
+    hosted: Hosted, folder: Path, faults: World, models: Models
+) -> None:
+    faults.copy(1, folder, "second")
+    request = health_pb2.HealthCheckRequest(service="tiny")
+    with channel_to(hosted.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=PATIENCE)
+        assert next(watch).status == SERVING
+        unload(models, "tiny")
+        assert next(watch).status == UNKNOWN
+        assert not serves(hosted.address, "tiny")
+        load(models, "second")
+        assert next(watch).status == SERVING
 
 
 def test_a_model_that_is_unloaded_answers_the_calls_it_has(

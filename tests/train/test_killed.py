@@ -1,10 +1,12 @@
 """A run that is killed, runs out of disk or of sense loses nothing."""
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from trunkline_train.loop import train
 
 # Twelve steps an epoch, a checkpoint every fifth: kills land between them.
 SETTINGS = (
-    "training.epochs=5",
+    "training.epochs=3",
     "training.save_steps=5",
     "training.diagnose_steps=4",
     "balancing.method=famo",
@@ -47,12 +49,35 @@ def kill_when(log: Path, lines: int, process: subprocess.Popen[bytes], number: i
     raise AssertionError("the run wrote no log")
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """What a signal left behind; the folder is not to be changed."""
+
+    run: Path
+    number: signal.Signals
+    status: int
+
+    def copied(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.run, folder / "run"))
+
+
 @pytest.fixture(scope="module")
 def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
     out = tmp_path_factory.mktemp("killed") / "whole"
     train(corpus.load(*SETTINGS), out)
     return out
+
+
+@pytest.fixture(scope="module", params=[signal.SIGKILL, signal.SIGTERM], ids=lambda n: n.name)
+def stopped(
+    request: pytest.FixtureRequest, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> Stopped:
+    """A run that a signal ended."""
+    out = tmp_path_factory.mktemp("killed") / "run"
+    with subprocess.Popen(command(corpus, out), stderr=subprocess.DEVNULL) as process:
+        kill_when(out / "log.jsonl", 18, process, request.param)
+        return Stopped(out, request.param, process.wait(240))
 
 
 def assert_same_weights(one: Path, two: Path) -> None:
@@ -62,29 +87,25 @@ def assert_same_weights(one: Path, two: Path) -> None:
         assert [key for key in before if not torch.equal(before[key], after[key])] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda n: n.name)
 def test_a_killed_run_resumes_to_the_same_weights(
-    corpus: Corpus, whole: Path, tmp_path: Path, number: signal.Signals
+    corpus: Corpus, whole: Path, stopped: Stopped, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    with subprocess.Popen(command(corpus, out), stderr=subprocess.DEVNULL) as process:
-        kill_when(out / "log.jsonl", 18, process, number)
-        status = process.wait(240)
-    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    stopped = load_checkpoint(out / "last").progress.step
-    assert 5 <= stopped < load_checkpoint(whole / "last").progress.step
-    if number == signal.SIGTERM:
-        assert stopped not in (5, 10)  # told to stop, it saves where it is
+    killed = stopped.number == signal.SIGKILL
+    assert stopped.status == (-signal.SIGKILL if killed else 130)
+    out = stopped.copied(tmp_path)
+    step = load_checkpoint(out / "last").progress.step
+    assert 5 <= step < load_checkpoint(whole / "last").progress.step
+    if not killed:
+        assert step not in (5, 10)  # told to stop, it saves where it is
     train(corpus.load(*SETTINGS), out, resume=True)
     assert_same_weights(whole, out)
 
 
+@pytest.mark.parametrize("stopped", [signal.SIGTERM], ids=["SIGTERM"], indirect=True)
 def test_a_full_disk_leaves_the_last_good_checkpoint(
-    corpus: Corpus, whole: Path, tmp_path: Path
+    corpus: Corpus, whole: Path, stopped: Stopped, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    with subprocess.Popen(command(corpus, out), stderr=subprocess.DEVNULL) as process:
-        kill_when(out / "log.jsonl", 18, process, signal.SIGTERM)
+    out = stopped.copied(tmp_path)
     before = {file: file.read_bytes() for file in (out / "last").iterdir()}
     most = (out / "last" / "model.safetensors").stat().st_size // 2
     full = subprocess.run(

@@ -15,13 +15,16 @@ _STOP_SECONDS = 30
 
 
 @contextmanager
-def served(bundle: Path, threads: int | None, graph: Graph | None = None) -> Iterator[str]:
+def served(
+    bundle: Path, threads: int | None, graph: Graph | None = None, device: str = "auto"
+) -> Iterator[str]:
     """Serves a bundle from a process of its own on a free port of this machine.
 
     Args:
         bundle: The bundle.
         threads: Of the server.
         graph: Which one, gated or not; None leaves it to the server.
+        device: Where it runs.
 
     Yields:
         Its `host:port`.
@@ -32,6 +35,7 @@ def served(bundle: Path, threads: int | None, graph: Graph | None = None) -> Ite
     command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
     command += [] if threads is None else ["--threads", str(threads)]
     command += [] if graph is None else ["--graph", graph.file, "--allow-ungated"]
+    command += ["--device", device]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield _address(process)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trunkline.cli import USAGE_ERROR
+from trunkline.cli import USAGE_ERROR, open_closed_streams
 from trunkline.errors import TrunklineError
 from trunkline_serve.fronts.child import Folder, leave_signals, say_failed
 from trunkline_serve.observe.logs import set_up_logs
@@ -34,6 +34,7 @@ _ROLES = {
 
 def main(arguments: Sequence[str]) -> int:
     """Runs a child; returns its exit status."""
+    open_closed_streams()
     leave_signals()
     switch_often()
     name, path, number, *more = arguments

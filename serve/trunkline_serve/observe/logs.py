@@ -121,8 +121,8 @@ def set_up_logs(log: settings.Log) -> LineWriter:
     for old in _writers():
         logging.getLogger().removeHandler(old)
         old.close()
-    # Python closes over a missing stderr with None; descriptor 2 may be anything then.
-    writer = LineWriter(_STDERR if sys.stderr is not None else None)
+    # None if it was closed when the process began; the null device stands in its place since.
+    writer = LineWriter(_STDERR if sys.__stderr__ is not None else None)
     writer.setFormatter(_FORMATS[log.format]())
     logging.raiseExceptions = False
     logging.getLogger().addHandler(writer)

@@ -108,6 +108,17 @@ class Server:
         _log.info("stopped" if done else "stopped; calls were cut off")
 
 
+class _HealthServicer(health.aio.HealthServicer):
+    """The standard's: what is not served is an error of Check, and a status of Watch."""
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        """Returns the status of what is served."""
+        response = await super().Check(request, context)
+        if response.status == _UNKNOWN:  # a model that was unloaded
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return response
+
+
 class _Health:
     """grpc.health.v1 of the server as a whole, its services, and each model.
 
@@ -115,7 +126,7 @@ class _Health:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = _HealthServicer()
         self._engine = engine
         self._told: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
