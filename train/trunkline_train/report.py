@@ -52,6 +52,7 @@ class Report:
         self._active = active
         self._every = max(1, total // _LOG_LINES)
         self._window, self._epoch = _Window(), _Window()
+        self._latest: dict[str, float] = {}  # a task may be in no step of a window
         self._clock = self._spoken = time.monotonic()
         self._lines = read_log(out, self._done)
         self._began = self._clock - _unfinished_seconds(self._lines)
@@ -135,7 +136,8 @@ class Report:
         wait = _PLAIN_SECONDS if self._bar.disable else _BAR_SECONDS
         if now - self._spoken < wait:
             return
-        shown = "  ".join(f"{name} {loss:.3f}" for name, loss in self._window.losses().items())
+        self._latest |= self._window.losses()
+        shown = "  ".join(f"{name} {loss:.3f}" for name, loss in self._latest.items())
         speed = f"{self._window.speed():,} tokens/s"
         if self._bar.disable:
             self.say(f"step {self._done} of {self._total}  loss {shown}  {speed}")
@@ -145,6 +147,7 @@ class Report:
 
     def _note_losses(self) -> None:
         window, self._window = self._window, _Window()
+        self._latest |= window.losses()
         self._write(
             {
                 "step": self._done,

@@ -7,10 +7,12 @@ Nothing of Trunkline runs in here.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -47,6 +49,7 @@ class Trained:
         tokenizer: The tokenizer, with the longest row and the special tokens.
         tasks: As in checkpoint.json.
         overlap: Tokens that neighbouring windows share.
+        models: Those made so far, by task.
     """
 
     config: PretrainedConfig
@@ -54,6 +57,7 @@ class Trained:
     tokenizer: PreTrainedTokenizerFast
     tasks: tuple[Json, ...]
     overlap: int
+    models: dict[str, BertPreTrainedModel] = field(default_factory=dict)
 
 
 def open_run(folder: Path) -> Trained:
@@ -101,7 +105,12 @@ class Tags(TokenClassificationPipeline):  # type: ignore[misc]  # transformers h
 def _model(
     trained: Trained, task: Json, kind: type[BertPreTrainedModel], head: str
 ) -> BertPreTrainedModel:
-    """Returns a stock model with the checkpoint's encoder, and a task's weights as its head."""
+    """Returns a stock model with the checkpoint's encoder, and a task's weights as its head.
+
+    It is made once: pipelines of a task share it.
+    """
+    if task["name"] in trained.models:
+        return trained.models[task["name"]]
     names = dict(enumerate(task["labels"] or ["start", "end"]))
     config = AutoConfig.for_model(**trained.config.to_dict() | {"id2label": names})
     config.label2id = {name: at for at, name in names.items()}
@@ -117,7 +126,8 @@ def _model(
         if name.startswith(prefix)
     }
     model.load_state_dict(weights)
-    return model.eval()
+    trained.models[task["name"]] = model.eval()
+    return model
 
 
 def labeller(trained: Trained, task: Json) -> Texts:
@@ -193,7 +203,7 @@ def answerer(trained: Trained, task: Json) -> Callable[[str, str], list[Json]]:
 
 
 class Pipelines:
-    """All tasks of a checkpoint but those that read pairs of texts."""
+    """All tasks of a checkpoint but those that read pairs of texts; for one thread at a time."""
 
     def __init__(self, trained: Trained) -> None:
         makers = {"token-classification": labeller, "text-classification": classifier}
@@ -221,13 +231,35 @@ class Pipelines:
         }
 
 
+class Idle:
+    """Pipelines for several threads, on the same models.
+
+    Each set has a tokenizer of its own: two threads cannot use one, which then raises "Already
+    borrowed".
+    """
+
+    def __init__(self, trained: Trained, threads: int) -> None:
+        self._waiting: SimpleQueue[Pipelines] = SimpleQueue()
+        for _ in range(threads):
+            own = replace(trained, tokenizer=copy.deepcopy(trained.tokenizer))
+            self._waiting.put(Pipelines(own))
+
+    def answer(self, document: Mapping[str, Any]) -> Json:
+        """Returns the result of a document, from pipelines that nobody else uses meanwhile."""
+        pipelines = self._waiting.get()
+        try:
+            return pipelines.answer(document)
+        finally:
+            self._waiting.put(pipelines)
+
+
 def main() -> None:
     """Serves until it is killed."""
     options = given()
     assert options.run is not None
     torch.set_num_threads(options.setting.threads)
-    pipelines = Pipelines(open_run(Path(options.run)))
-    server = started_server(pipelines.answer, options.port, options.setting.workers)
+    idle = Idle(open_run(Path(options.run)), options.setting.workers)
+    server = started_server(idle.answer, options.port, options.setting.workers)
     server.wait_for_termination()
 
 
