@@ -123,6 +123,16 @@ def test_logits_far_apart_give_probabilities_all_the_same(size: float, multi_lab
     assert [label.label for label in found][:2] == ["arts", "war"]
 
 
+def test_scores_that_some_threads_would_round_to_zero_are_zero() -> None:
+    assert 0.0 < np.exp(np.float32(-89)) < np.finfo(np.float32).smallest_normal
+    assert scores(decode_labels(deciding(), SHORT, [np.float32([0, -89, -80, -200])])) == {
+        "arts": 1.0,
+        "sport": pytest.approx(np.exp(-80.0)),
+        "trade": 0.0,
+        "war": 0.0,
+    }
+
+
 def test_the_log_of_a_sigmoid_is_exact_where_the_sigmoid_itself_is_zero() -> None:
     assert log_sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist() == pytest.approx(
         [-1000.0, -np.log(2), 0.0]

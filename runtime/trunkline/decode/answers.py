@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trunkline.annotations import Answer, Answers
-from trunkline.decode.numeric import Floats, check_finite
+from trunkline.decode.numeric import Floats, check_finite, exp
 from trunkline.encode import Encoded, Tokens
 from trunkline.tasks import AnswerOptions, TaskSpec
 
@@ -41,7 +41,7 @@ def decode_answers(
     scores = _pool(encoded, starts, ends, options.max_answer_tokens)
     null = min(float(start[0]) + float(end[0]) for start, end in zip(starts, ends, strict=True))
     top = max(float(scores.max()), null)
-    weights = np.exp(scores - top)
+    weights = exp(scores - top)
     total = float(weights.sum()) + float(np.exp(null - top))
     no_answer = float(np.exp(null - top)) / total
     threshold = options.no_answer_threshold

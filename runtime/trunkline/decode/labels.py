@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trunkline.annotations import Label
-from trunkline.decode.numeric import Floats, check_finite, log_sigmoid, log_softmax
+from trunkline.decode.numeric import Floats, check_finite, exp, log_sigmoid, log_softmax
 from trunkline.encode import Encoded
 from trunkline.tasks import TaskSpec, TextOptions
 
@@ -32,7 +32,7 @@ def decode_labels(spec: TaskSpec, encoded: Encoded, logits: Sequence[Floats]) ->
     options = spec.options
     assert isinstance(options, TextOptions)
     normalize = log_sigmoid if options.multi_label else log_softmax
-    scores = np.exp(normalize(np.stack(logits))).mean(axis=0)
+    scores = exp(normalize(np.stack(logits))).mean(axis=0)
     best = np.argsort(-scores, kind="stable")[: options.n_best].tolist()
     found = (Label(spec.labels[index], float(scores[index])) for index in best)
     if not options.multi_label:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from trunkline.encode import Row
 from trunkline.errors import RuntimeFault
 
 Floats = NDArray[np.float32]
+F = TypeVar("F", np.float32, np.float64)
+_LEAST = np.finfo(np.float32).smallest_normal
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -24,6 +27,17 @@ def log_sigmoid(logits: Floats) -> Floats:
     """Returns log probabilities of independent yes-or-no decisions, safe against overflow."""
     scores: Floats = -np.logaddexp(0, -logits)
     return scores
+
+
+def exp(logs: NDArray[F]) -> NDArray[F]:
+    """Returns e to the power of log probabilities; what fp32 holds in fewer digits counts as 0.
+
+    Threads differ in whether they keep such numbers: those that onnxruntime computes on do not.
+    The same text must get the same scores on all of them.
+    """
+    found: NDArray[F] = np.exp(logs)
+    found[found < _LEAST] = 0
+    return found
 
 
 def check_finite(name: str, values: Sequence[Floats]) -> None:
