@@ -31,6 +31,7 @@ RECORDED = Path(__file__).parent / "results"
 _DEMO = Path("runs/demo")
 _DEMO_CONFIG = Path(__file__).parents[1] / "train/trunkline_train/demo/demo.toml"
 _BARS = "bars.json"
+_FEW_PEERS = "plain,litserve,mosec"  # each takes half a minute to find its best setting
 _HOURS = "five_tasks.json"  # not measured anew
 
 
@@ -65,9 +66,10 @@ def stages(given: argparse.Namespace) -> Iterator[Stage]:
     yield Stage("edge", ("benchmarks.edge", edge, "--rounds", at(2, 5)))
     sizes = ("--rounds", at(1, 3))
     yield Stage("graph_sizes", ("benchmarks.graph_sizes", bundle, *sizes))
-    yield Stage("graph_peers", ("benchmarks.graph_peers", run, bundle, "--rounds", at(2, 5)))
+    yield Stage("graph_peers", ("benchmarks.graph_peers", run, bundle, "--rounds", at(1, 5)))
     turns = ("--rounds", at(2, 5), "--seconds", at(2, 6), "--overload-seconds", at(15, 60))
-    serving = ("benchmarks.serving.bars", bundle, "--run", run, *data, *turns)
+    peers = () if given.full else ("--peers", _FEW_PEERS)
+    serving = ("benchmarks.serving.bars", bundle, "--run", run, *data, *turns, *peers)
     yield Stage("serving", serving)
     yield Stage("curves", ("benchmarks.serving.curves", bundle, "--run", run, *data, *small))
     ablation = ("--rounds", at(1, 5), "--seconds", at(1, 2))
