@@ -53,7 +53,8 @@ def test_the_one_label_of_a_text_is_softmax_averaged_over_windows(
     shares = [np.exp(row) / np.exp(row).sum() for row in logits]
     wanted = dict(zip(LABELS, np.mean(shares, axis=0), strict=True))
     found = decode_labels(TOPIC, encoded, logits)
-    assert scores(found) == pytest.approx(wanted)
+    # A logarithm of 10 in fp32 is known to 1e-6, and so is the share behind it.
+    assert scores(found) == pytest.approx(wanted, rel=1e-5)
     assert sum(label.score for label in found) == pytest.approx(1.0)
 
 
