@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -42,7 +41,15 @@ from trunkline.runner import ServingRunner, open_runner
 from trunkline.session import Feed
 from trunkline_export.bench import run_all
 from trunkline_export.nodes import Nodes, real
-from trunkline_export.speed import Times, Work, arithmetic, in_turn, matrix_peak, one_thread
+from trunkline_export.speed import (
+    Times,
+    Work,
+    arithmetic,
+    in_turn,
+    matrix_peak,
+    one_thread,
+    profile,
+)
 
 SIZES = (1, 16, 64, 256, 1024, 4096, 16384)
 _WORK_SECONDS = 0.05  # that a piece of work should take: quicker ones are repeated
@@ -196,7 +203,7 @@ def _fp32_operations() -> Iterator[tuple[str, float]]:
 
 def operator_shares(bundle: Bundle, case: Case) -> dict[str, float]:
     """Returns the share of time of each group of operators, one thread, after a run to warm up."""
-    times = _profile(bundle.path / case.graph.file, list(_feeds(case, bundle)))
+    times = profile(bundle.path / case.graph.file, list(_feeds(case, bundle)))
     groups: Counter[str] = Counter()
     for operator, seconds in times.items():
         groups[group_of(operator, case.graph.layout)] += seconds
@@ -219,28 +226,6 @@ def _feeds(case: Case, bundle: Bundle) -> Iterator[Feed]:
     else:
         for batch in plan(lengths, _BATCH_TOKENS):
             yield pad([case.rows[index] for index in batch], bundle.manifest.encoder.pad_id)
-
-
-def _profile(path: Path, feeds: Sequence[Feed]) -> Counter[str]:
-    """Returns the seconds of each operator over the feeds; they run twice, the second counts."""
-    with TemporaryDirectory() as aside:
-        options = one_thread()
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(aside) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        names = {given.name for given in session.get_inputs()}
-        for feed in (*feeds, *feeds):
-            session.run(None, {name: value for name, value in feed.items() if name in names})
-        events = json.loads(Path(session.end_profiling()).read_text())
-    begins = sorted(event["ts"] for event in events if event["name"] == "model_run")
-    times: Counter[str] = Counter()
-    for event in events:
-        counts = event["ts"] >= begins[len(feeds)]
-        if counts and event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            times[event["args"]["op_name"]] += event["dur"] / 1e6
-    return times
 
 
 def result(bundle: Bundle, case: Case, times: Times, threads: int) -> dict[str, Any]:

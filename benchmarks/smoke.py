@@ -24,12 +24,11 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import graphs
 from benchmarks.record import record
-from benchmarks.serving.generators import Generators
 from benchmarks.serving.rounds import Sides, kept, ratios
 from benchmarks.serving.sides import (
-    Bench,
     InProcess,
     in_process_name,
+    opened_bench,
     served_name,
     trunkline_served,
 )
@@ -154,19 +153,12 @@ def served_ratios(bundle: Path) -> dict[str, list[float]]:
     """Returns what the server reaches of the graph in process, a value a round that counts."""
     model = load(bundle, available_cpus(), graph=_SERVED, allow_ungated=True)
     traffic = mixed(model.manifest, model.pipeline, None, 256)
-    with TemporaryDirectory() as logs, Generators(1) as generators:
-        bench = Bench(
-            bundle=bundle,
-            traffic=traffic,
-            expected=(),
-            generators=generators,
-            concurrency=64,
-            threads=available_cpus(),
-            logs=Path(logs),
-        )
-        with trunkline_served(bench, _SERVED) as served:
-            sides = Sides([InProcess(model, traffic), served], [])
-            rounds = kept([sides.round(_SECONDS) for _ in range(_ROUNDS)])
+    with (
+        opened_bench(bundle, traffic, concurrency=64, threads=available_cpus()) as bench,
+        trunkline_served(bench, _SERVED) as served,
+    ):
+        sides = Sides([InProcess(model, traffic), served], [])
+        rounds = kept([sides.round(_SECONDS) for _ in range(_ROUNDS)])
     return {
         "served over in process": ratios(rounds, served_name(_SERVED), in_process_name(_SERVED))
     }

@@ -20,26 +20,25 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.bars import Bar
 from benchmarks.record import record
-from benchmarks.serving.generators import Generators
+from benchmarks.serving import options
 from benchmarks.serving.judge import bars, figures, table
 from benchmarks.serving.overload import Overload, overload
 from benchmarks.serving.peers.choose import Choice, choose
 from benchmarks.serving.peers.registry import PEERS, described
-from benchmarks.serving.peers.work import padded_graph
 from benchmarks.serving.rounds import Round, Sides, kept
 from benchmarks.serving.sides import (
     Bench,
     InProcess,
     Served,
     expected_of,
+    opened_bench,
     peer_served,
     read_trunkline,
     trunkline_served,
@@ -83,8 +82,17 @@ def measure(given: argparse.Namespace, models: Mapping[str, Model]) -> Run:
     Raises:
         ServerError: Trunkline's own server does not start or answers wrongly.
     """
-    with _bench(given, models) as bench:
-        run = Run(bench.traffic.source)
+    first = next(iter(models.values()))
+    traffic = mixed(first.manifest, first.pipeline, given.data, _DOCUMENTS)
+    with opened_bench(
+        given.bundle,
+        traffic,
+        concurrency=given.concurrency,
+        threads=given.threads,
+        generators=given.generators,
+        run=given.run,
+    ) as bench:
+        run = Run(traffic.source)
         for name in given.peers:
             _say(f"{name}: trying settings")
             run.choices[name] = choose(bench, PEERS[name], given.seconds)
@@ -107,24 +115,6 @@ def measure(given: argparse.Namespace, models: Mapping[str, Model]) -> Run:
                 _say(f"round {number} of {given.rounds}, {stolen:.0%} stolen")
             run.pushed = overload(served[-1], given.overload_seconds, given.seconds, given.deadline)
     return run
-
-
-@contextmanager
-def _bench(given: argparse.Namespace, models: Mapping[str, Model]) -> Iterator[Bench]:
-    first = next(iter(models.values()))
-    traffic = mixed(first.manifest, first.pipeline, given.data, _DOCUMENTS)
-    padded = _load(given, padded_graph(first.bundle))
-    with TemporaryDirectory() as logs, Generators(given.generators) as generators:
-        yield Bench(
-            bundle=given.bundle,
-            traffic=traffic,
-            expected=expected_of(padded, traffic),
-            generators=generators,
-            concurrency=given.concurrency,
-            threads=given.threads,
-            logs=Path(logs),
-            run=given.run,
-        )
 
 
 def _check(bench: Bench, models: Mapping[str, Model], served: Sequence[Served]) -> Iterator[float]:
@@ -187,24 +177,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=64, help="callers of the closed loop (default: 64)")
     add("--threads", type=int, help="of each server, and in process (default: the CPUs)")
     add("--generators", type=int, default=1, help="processes that make load (default: 1)")
-    add("--peers", type=_peers, default=list(PEERS), help=f"none, or of: {described()}")
+    add("--peers", type=options.peers, default=list(PEERS), help=f"none, or of: {described()}")
     add("--run", type=Path, help="the checkpoint of the bundle, for the peers that need it")
-    add("--graphs", type=_list, default=list(GRAPHS), help=f"default: {','.join(GRAPHS)}")
+    add("--graphs", type=options.names, default=list(GRAPHS), help=f"default: {','.join(GRAPHS)}")
     add("--json", type=Path, help="write everything there too")
     add("--note", default="", help="what a reader must know")
     return parser
-
-
-def _list(text: str) -> list[str]:
-    return [one for one in text.split(",") if one]
-
-
-def _peers(text: str) -> list[str]:
-    names = [] if text == "none" else _list(text)
-    unknown = set(names) - set(PEERS)
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no peer {min(unknown)!r}; known: {', '.join(PEERS)}")
-    return names
 
 
 def _models(given: argparse.Namespace) -> dict[str, Model]:

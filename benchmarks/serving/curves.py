@@ -69,21 +69,18 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from benchmarks.record import record
+from benchmarks.serving import options
 from benchmarks.serving.curves_sides import installed_peers, serving
 from benchmarks.serving.curves_turns import CALLERS_TOGETHER, SMALL, TOGETHER, Curves, Extent
-from benchmarks.serving.generators import Generators
 from benchmarks.serving.peers.registry import PEERS
-from benchmarks.serving.peers.work import padded_graph
-from benchmarks.serving.sides import Bench, expected_of
+from benchmarks.serving.sides import opened_bench
 from benchmarks.serving.traffic import WORKLOADS, Traffic, by_length, workload
 from trunkline import Model, load
 from trunkline.bundle import open_bundle
@@ -104,7 +101,14 @@ def measure(given: argparse.Namespace, models: Mapping[str, Model]) -> Curves:
     """
     traffic = dict(_traffic(given, next(iter(models.values()))))
     with (
-        _bench(given, traffic["mixed"]) as bench,
+        opened_bench(
+            given.bundle,
+            traffic["mixed"],
+            concurrency=given.callers,
+            threads=given.threads,
+            generators=given.generators,
+            run=given.run,
+        ) as bench,
         serving(bench, models, given.peers, given.extent.seconds) as sides,
     ):
         curves = Curves(
@@ -125,22 +129,6 @@ def _traffic(given: argparse.Namespace, model: Model) -> Iterator[tuple[str, Tra
         yield name, workload(name, model.manifest, model.pipeline, given.data)
     lengths = given.extent.lengths
     yield "length", by_length(model.manifest, model.pipeline, lengths, given.data)
-
-
-@contextmanager
-def _bench(given: argparse.Namespace, mixed: Traffic) -> Iterator[Bench]:
-    padded = _load(given, padded_graph(open_bundle(given.bundle)))
-    with TemporaryDirectory() as logs, Generators(given.generators) as generators:
-        yield Bench(
-            bundle=given.bundle,
-            traffic=mixed,
-            expected=expected_of(padded, mixed),
-            generators=generators,
-            concurrency=given.callers,
-            threads=given.threads,
-            logs=Path(logs),
-            run=given.run,
-        )
 
 
 def _load(given: argparse.Namespace, graph: str) -> Model:
@@ -182,11 +170,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--small", action="store_true", help="fewer points, a round of short turns")
     add(
         "--peers",
-        type=_peers,
+        type=options.peers,
         help=f"of {','.join(PEERS)}, or none; default: plain, and one "
         "that batches if its environment is there already",
     )
-    add("--graphs", type=_list, help="default: the bundle's packed ones, or all if there are none")
+    add(
+        "--graphs",
+        type=options.names,
+        help="default: the bundle's packed ones, or all if there are none",
+    )
     add("--run", type=Path, help="the checkpoint of the bundle, for peers that need it")
     add("--seconds", type=_positive, help="of each turn (default: 4; small: 1.5)")
     add("--rounds", type=int, choices=range(1, 101), metavar="N", help="default: 2; small: 1")
@@ -205,18 +197,6 @@ def _positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no number above 0")
     return number
-
-
-def _list(text: str) -> list[str]:
-    return [one for one in text.split(",") if one]
-
-
-def _peers(text: str) -> list[str]:
-    names = [] if text == "none" else _list(text)
-    unknown = set(names) - set(PEERS)
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no peer {min(unknown)!r}; known: {', '.join(PEERS)}")
-    return names
 
 
 def _extent(given: argparse.Namespace) -> Extent:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from benchmarks.serving.generators import Generators
@@ -17,11 +18,11 @@ from benchmarks.serving.load import Closed, Loop, Order, Report
 from benchmarks.serving.peers.answers import Likeness, same
 from benchmarks.serving.peers.options import Options, Setting
 from benchmarks.serving.peers.registry import Body, Peer
-from benchmarks.serving.peers.work import to_json
+from benchmarks.serving.peers.work import padded_graph, to_json
 from benchmarks.serving.processes import Server, ServerError, free_port, replies, started
 from benchmarks.serving.targets import Expired, Failed, GrpcTarget, Refused
 from benchmarks.serving.traffic import Traffic
-from trunkline import Model
+from trunkline import Model, load
 from trunkline.bundle import open_bundle
 from trunkline.kinds import Output
 from trunkline.v1 import analysis_service_pb2 as pb
@@ -154,6 +155,32 @@ class Bench:
     threads: int
     logs: Path
     run: Path | None = None
+
+
+@contextmanager
+def opened_bench(
+    bundle: Path,
+    traffic: Traffic,
+    *,
+    concurrency: int,
+    threads: int,
+    generators: int = 1,
+    run: Path | None = None,
+) -> Iterator[Bench]:
+    """Starts load generators, and learns what the bundle's padded graph says of the traffic."""
+    graph = padded_graph(open_bundle(bundle))
+    padded = load(bundle, threads, graph=graph, allow_ungated=True)
+    with TemporaryDirectory() as logs, Generators(generators) as started:
+        yield Bench(
+            bundle=bundle,
+            traffic=traffic,
+            expected=expected_of(padded, traffic),
+            generators=started,
+            concurrency=concurrency,
+            threads=threads,
+            logs=Path(logs),
+            run=run,
+        )
 
 
 class Served:
