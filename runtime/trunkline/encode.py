@@ -25,8 +25,6 @@ from trunkline.errors import InvalidInput
 
 Ints = NDArray[np.int64]
 
-_ALONE_CHARACTERS = 4096  # a text up to here is done before other threads would have begun
-
 
 class Words(NamedTuple):
     """The U words of a text.
@@ -213,17 +211,12 @@ class TextEncoder:
         """
         given = ["" if text.isspace() else text for text in texts]
         try:
-            encodings = self._encode(given)
+            # Unlike `encode`, `encode_batch` lets other threads run while it works.
+            encodings = self._tokenizer.encode_batch(given, add_special_tokens=False)
         except TypeError:
             field = next(field for text, field in zip(texts, fields, strict=True) if _broken(text))
             raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
         return [self._tokens(*pair) for pair in zip(texts, encodings, strict=True)]
-
-    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        if len(texts) == 1 and len(texts[0]) <= _ALONE_CHARACTERS:
-            return [self._tokenizer.encode(texts[0], add_special_tokens=False)]
-        # Unlike `encode`, it lets other threads run while it works.
-        return list(self._tokenizer.encode_batch(texts, add_special_tokens=False))
 
     def _tokens(self, text: str, encoding: Encoding) -> Tokens:
         starts, ends = _visible_bounds(text, encoding.offsets)
