@@ -3,8 +3,8 @@
     make bench-smoke
     python -m benchmarks.smoke --encoder NAME [--store]
 
-Trains on a handful of the demo's examples (weights do not matter here), exports, and takes turns,
-all in under three minutes. Only ratios within a round are looked at, never times. A ratio is lost
+Trains on a handful of the demo's examples (weights do not matter here), exports, and takes turns:
+some three and a half minutes on two cores. Only ratios within a round are looked at, never times. A ratio is lost
 if its median fell by more than a tenth of the stored one and by more than its own rounds lie apart.
 Ratios depend on the processor's instructions: they are stored by kind of machine, and on a kind
 that has none nothing is judged, which is said. `--store` stores this machine's.
