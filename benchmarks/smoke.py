@@ -4,10 +4,10 @@
     python -m benchmarks.smoke --encoder NAME [--store]
 
 Trains on a handful of the demo's examples (weights do not matter here), exports, and takes turns:
-some three and a half minutes on two cores. Only ratios within a round are looked at, never times. A ratio is lost
-if its median fell by more than a tenth of the stored one and by more than its own rounds lie apart.
-Ratios depend on the processor's instructions: they are stored by kind of machine, and on a kind
-that has none nothing is judged, which is said. `--store` stores this machine's.
+some three and a half minutes on two cores. Only ratios within a round are looked at, never times. A
+ratio is lost if its median fell by more than a tenth of the stored one and by more than its own
+rounds lie apart. Ratios depend on the processor's instructions: they are stored by kind of machine,
+and on a kind that has none nothing is judged, which is said. `--store` stores this machine's.
 """
 
 from __future__ import annotations
