@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
+import gc
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.sharing import build_once
 
 if TYPE_CHECKING:
     from tests.small import Corpus
@@ -43,13 +45,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # Files that take longest, so that two processes end at about the same time.
 _LONGEST = (
-    "test_killed.py",
-    "test_parallel.py",
+    "test_faults.py",
+    "test_families.py",
     "test_path.py",
     "test_packed.py",
-    "test_optimum.py",
     "test_deploy.py",
-    "test_readme.py",
+    "test_optimum.py",
+    "test_processes.py",
+    "test_curves.py",
+    "test_web.py",
+    "test_killed.py",
+    "test_loop.py",
+    "test_serving.py",
+    "test_encoders.py",
+    "test_parallel.py",
+    "test_examples.py",
 )
 
 
@@ -61,20 +71,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=late)
 
 
-def _once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
-    """Returns a folder that one of the processes of this session builds, while others wait."""
-    base = factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    out, marks = shared / name, shared / "marks"
-    done = marks / f"{name.replace('/', '-')}.done"
-    for folder in (out.parent, marks):
-        folder.mkdir(parents=True, exist_ok=True)
-    with done.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            build(out)
-            done.touch()
-    return out
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    # What test modules import stays to the end: to look through it for garbage takes a fifth of the
+    # time of the imports, and then most of a second whenever a server has let go of a model.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # Imports stand in the fixtures: most tests need no torch, which takes seconds to load.
@@ -84,7 +90,7 @@ def _once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], ob
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     from tests.small import Corpus, write_corpus
 
-    return Corpus(_once(tmp_path_factory, "small/corpus", write_corpus))
+    return Corpus(build_once(tmp_path_factory, "small/corpus", write_corpus))
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +98,7 @@ def trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run; not to be changed."""
     from trunkline_train.loop import train
 
-    return _once(tmp_path_factory, "small/run", lambda out: train(corpus.load(), out))
+    return build_once(tmp_path_factory, "small/run", lambda out: train(corpus.load(), out))
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +112,9 @@ def checkpoint(trained: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as a bundle in fp32; not to be changed."""
-    return _once(tmp_path_factory, "small/fp32/bundle", lambda out: _export(trained, out, "fp32"))
+    return build_once(
+        tmp_path_factory, "small/fp32/bundle", lambda out: _export(trained, out, "fp32")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +125,7 @@ def quantised(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         # One of twenty answers is five points: int8 passes or not by the processor's rounding.
         patch.setitem(DROP, "int8", 100.0)
-        return _once(tmp_path_factory, "small/int8/bundle", lambda out: _export(trained, out))
+        return build_once(tmp_path_factory, "small/int8/bundle", lambda out: _export(trained, out))
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +135,7 @@ def every_trained(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> P
     from trunkline_train.loop import train
 
     config = load_config(corpus.every)
-    return _once(tmp_path_factory, "every/run", lambda out: train(config, out))
+    return build_once(tmp_path_factory, "every/run", lambda out: train(config, out))
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +149,7 @@ def every_checkpoint(every_trained: Path) -> Checkpoint:
 @pytest.fixture(scope="session")
 def every_exported(every_trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That run as a bundle in fp32; not to be changed."""
-    return _once(
+    return build_once(
         tmp_path_factory, "every/fp32/bundle", lambda out: _export(every_trained, out, "fp32")
     )
 

@@ -1,14 +1,14 @@
 """What the documents tell a user to type exists."""
 
+import io
 import re
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from trunkline.cli import COMMANDS
+from trunkline.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -18,13 +18,10 @@ _LINK = re.compile(r"\]\(([^)#:]+)\)")
 
 @cache
 def help_of(command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "trunkline", command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    with redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    return said.getvalue()
 
 
 def commands(document: Path) -> list[tuple[str, str]]:

@@ -22,6 +22,8 @@ Arrays = dict[str, NDArray[np.generic]]
 LENGTHS = (31, 64, 7, 1)
 # Of these, transformers 4.57 takes older ones than those that are pinned.
 OLDER = ("huggingface_hub", "tokenizers", "transformers")
+# Large ones that both environments have.
+LENT = ("networkx", "numpy", "onnx", "onnxruntime", "sympy", "torch")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def optimum(
     file.write_text("\n".join(kept))
     # torch is named so that pip, where it knows a CPU build of this version, takes that.
     (torch,) = [pin for pin in kept if pin.startswith("torch==")]
-    return install("-c", file, torch, f"{wheel}[optimum]")
+    return install("-c", file, torch, f"{wheel}[optimum]", lent=LENT)
 
 
 @pytest.fixture(scope="module")

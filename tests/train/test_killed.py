@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.small import Corpus
+from trunkline.cli import main
 from trunkline.errors import TrainingFault
 from trunkline_train.checkpoint import load_checkpoint
 from trunkline_train.loop import train
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 # Twelve steps an epoch, a checkpoint every fifth: kills land between them.
 SETTINGS = (
@@ -31,10 +36,9 @@ SETTINGS = (
 )
 
 
-def command(corpus: Corpus, out: Path, *more: str) -> list[str]:
+def arguments(corpus: Corpus, out: Path, *more: str) -> list[str]:
     sets = [part for change in SETTINGS for part in ("--set", change)]
-    base = [sys.executable, "-m", "trunkline", "train", str(corpus.config), "--out", str(out)]
-    return [*base, *sets, *more]
+    return ["train", str(corpus.config), "--out", str(out), *sets, *more]
 
 
 def kill_when(log: Path, lines: int, process: subprocess.Popen[bytes], number: int) -> None:
@@ -75,7 +79,8 @@ def stopped(
 ) -> Stopped:
     """A run that a signal ended."""
     out = tmp_path_factory.mktemp("killed") / "run"
-    with subprocess.Popen(command(corpus, out), stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-m", "trunkline", *arguments(corpus, out)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         kill_when(out / "log.jsonl", 18, process, request.param)
         return Stopped(out, request.param, process.wait(240))
 
@@ -101,24 +106,33 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert_same_weights(whole, out)
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Lets this process write no file of more bytes, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.mark.parametrize("stopped", [signal.SIGTERM], ids=["SIGTERM"], indirect=True)
 def test_a_full_disk_leaves_the_last_good_checkpoint(
-    corpus: Corpus, whole: Path, stopped: Stopped, tmp_path: Path
+    corpus: Corpus,
+    whole: Path,
+    stopped: Stopped,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = stopped.copied(tmp_path)
     before = {file: file.read_bytes() for file in (out / "last").iterdir()}
     most = (out / "last" / "model.safetensors").stat().st_size // 2
-    full = subprocess.run(
-        command(corpus, out, "--resume"),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-    )
-    assert full.returncode == 2
-    assert "Traceback" not in full.stderr
-    assert "File too large" in full.stderr
+    with files_of_at_most(most):
+        assert main(arguments(corpus, out, "--resume")) == 2
+    told = capfd.readouterr().err
+    assert "Traceback" not in told
+    assert "File too large" in told
     assert {file: file.read_bytes() for file in (out / "last").iterdir()} == before
     train(corpus.load(*SETTINGS), out, resume=True)
     assert_same_weights(whole, out)

@@ -13,6 +13,8 @@ from trunkline_train.config import Config
 from trunkline_train.loop import train
 from trunkline_train.report import Report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 # 3 steps an epoch (questions), 2 of sentences; few are enough to compare two runs.
 SHORT = (
     "training.epochs=2",

@@ -190,10 +190,33 @@ def test_a_process_that_does_not_report_leaves_no_trace(
     assert not (tmp_path / "run").exists()
 
 
-def test_confusion_is_that_of_the_best_epoch(tmp_path: Path) -> None:
+def test_pictures_are_drawn_now_and_then_and_at_the_end(
+    tmp_path: Path, clock: Callable[[float], None], curves: list[int]
+) -> None:
+    with Report(tmp_path, 12, Progress()) as report:
+        for number in range(1, 6):
+            clock(12.0)
+            run_steps(report, 1)
+            report.epoch(number, scores(80.0))
+        assert curves == [6]  # of three epochs, after 36 s
+    assert curves == [6, 10]
+
+
+def test_pictures_of_a_run_that_fails_are_drawn(tmp_path: Path, curves: list[int]) -> None:
+    with pytest.raises(KeyboardInterrupt), Report(tmp_path, 12, Progress()) as report:
+        run_steps(report, 1)
+        report.epoch(1, scores(80.0))
+        raise KeyboardInterrupt
+    assert curves == [2]
+
+
+def test_confusion_is_that_of_the_best_epoch(
+    tmp_path: Path, clock: Callable[[float], None]
+) -> None:
     picture = tmp_path / "confusion" / "ner.png"
     with Report(tmp_path, 6, Progress()) as report:
         for number, value in enumerate((70.0, 80.0, 75.0), start=1):
+            clock(60.0)
             run_steps(report, 2)
             report.epoch(number, scores(value))
             if number == 2:

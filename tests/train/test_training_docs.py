@@ -52,7 +52,7 @@ SPLITS = ("train", "dev", "test")
 
 
 @pytest.mark.parametrize("code", RUNNING, ids=["pos-chunk", "topics-ner", "ner-qa"])
-@pytest.mark.usefixtures("small_corpora")
+@pytest.mark.usefixtures("small_corpora", "undrawn")
 def test_example_is_short_and_prints_all_tasks(
     code: str, corpus: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

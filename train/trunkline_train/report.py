@@ -8,6 +8,8 @@ Into the run's folder go
     curves.png         the log as curves
     confusion/*.png    what the best epoch's model takes for what, a matrix per task that has one
     tensorboard/       the same figures as event files, where TensorBoard is installed
+
+Log and events are written at once, pictures every half a minute at most, and at the end of the run.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +28,7 @@ from tqdm import tqdm
 
 from trunkline_train.checkpoint import Progress
 from trunkline_train.events import Events, has_tensorboard
+from trunkline_train.pictures import Pictures
 from trunkline_train.plots import draw_confusion, draw_curves
 from trunkline_train.scores import Scores
 
@@ -57,6 +61,7 @@ class Report:
         self._lines = read_log(out, self._done)
         self._began = self._clock - _unfinished_seconds(self._lines)
         self._events: Events | None = None
+        self._pictures = Pictures()
         self._bar = tqdm(
             total=total,
             initial=self._done,
@@ -82,10 +87,11 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the progress bar and the event files."""
+        """Closes the progress bar and the event files, and draws the last pictures."""
         self._bar.close()
         if self._events:
             self._events.close()
+        self._pictures.draw()
 
     def say(self, text: str) -> None:
         """Prints a line beside the progress bar."""
@@ -114,7 +120,7 @@ class Report:
         self._write({"step": self._done, "gradient_norm": dict(norms), "cosine": dict(cosines)})
 
     def epoch(self, number: int, scores: Mapping[str, Scores]) -> None:
-        """Notes and prints the dev scores of an epoch, and redraws the plots."""
+        """Notes and prints the dev scores of an epoch, and redraws the pictures if due."""
         if not self._active:
             return
         if self._window.steps:
@@ -125,9 +131,10 @@ class Report:
         best = line["mean"] > max(earlier, default=-math.inf)
         self._write(line)
         self._print(line, scores, best)
-        draw_curves(self._lines, self._out / CURVES)
+        self._pictures.note(self._out / CURVES, partial(draw_curves, self._lines))
         if best:
-            self._draw_confusion(number, scores)
+            self._note_confusion(number, scores)
+        self._pictures.draw_if_due()
         self._epoch = _Window()
         self._began = self._clock = time.monotonic()  # evaluation is not training time
 
@@ -180,13 +187,12 @@ class Report:
         note = "  best so far" if best else ""
         self.say(f"  {'mean':<{name_width}}  {blank}  {line['mean']:.2f}{note}")
 
-    def _draw_confusion(self, number: int, scores: Mapping[str, Scores]) -> None:
-        folder = self._out / CONFUSION
+    def _note_confusion(self, number: int, scores: Mapping[str, Scores]) -> None:
         for name, score in scores.items():
             if score.confusion is not None:
-                folder.mkdir(exist_ok=True)
                 title = f"{name}: dev examples, epoch {number}"
-                draw_confusion(score.confusion, title, folder / f"{name}.png")
+                path = self._out / CONFUSION / f"{name}.png"
+                self._pictures.note(path, partial(draw_confusion, score.confusion, title))
 
     def _write(self, line: dict[str, Any]) -> None:
         if not self._active:

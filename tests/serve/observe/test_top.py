@@ -41,7 +41,7 @@ def busy(hosted: Hosted) -> Iterator[None]:
 
     def call() -> None:
         with Caller(hosted.address) as caller:
-            while not done.wait(0.005):
+            while not done.wait(0.03):
                 caller.ask("Ada in Rome", "IBM opened an office")
                 caller.fail("Ada", model="other")
 
