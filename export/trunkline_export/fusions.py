@@ -9,14 +9,12 @@ from tempfile import TemporaryDirectory
 import onnx
 import onnxruntime
 
-from trunkline_export.packed import wanted_counts
-from trunkline_export.packed_cuda import wanted_cuda_counts
+from trunkline.session import session_options
+from trunkline_export.packed import product_names, wanted_counts
+from trunkline_export.packed_cuda import read_cuda_trunk, wanted_cuda_counts
 from trunkline_export.parity import ParityError
 from trunkline_export.trunk import read_trunk
 from trunkline_train.model.multitask import MultitaskModel
-
-_INT8_PRODUCTS = 4  # of a layer: query, key and value together; attention's output; up; down
-_PROJECTED = 1  # product more, where embeddings have another width
 
 
 def operators(path: Path) -> Counter[str]:
@@ -28,7 +26,7 @@ def operators(path: Path) -> Counter[str]:
 def optimised_operators(path: Path) -> Counter[str]:
     """Returns how often each operator stands in a graph as onnxruntime runs it on the CPU."""
     with TemporaryDirectory() as aside:
-        options = onnxruntime.SessionOptions()
+        options = session_options(1)
         options.log_severity_level = 4  # it warns that the file will suit this machine only
         options.optimized_model_filepath = str(Path(aside) / "optimised.onnx")
         options.add_session_config_entry(
@@ -53,9 +51,7 @@ def check_fusions(path: Path, model: MultitaskModel, *, int8: bool = False, kept
     trunk = read_trunk(model.encoder)
     wanted = wanted_counts(trunk)
     if int8:
-        products = _INT8_PRODUCTS * len(trunk.layers)
-        products += 0 if trunk.projection is None else _PROJECTED
-        wanted["MatMulIntegerToFloat"] = products - kept
+        wanted["MatMulIntegerToFloat"] = len(product_names(trunk)) - kept
     for when, found in (("", operators(path)), (" after onnxruntime", optimised_operators(path))):
         # Behind int8 the bias is an addition, which onnxruntime takes into the activation.
         found["Gelu"] += found["BiasGelu"] + found["FastGelu"]
@@ -68,7 +64,7 @@ def check_cuda_fusions(path: Path, model: MultitaskModel) -> None:
     Raises:
         ParityError: There are more or fewer of an operator, or one that would run on the host.
     """
-    _compare(path.name, operators(path), wanted_cuda_counts(read_trunk(model.encoder)))
+    _compare(path.name, operators(path), wanted_cuda_counts(read_cuda_trunk(model.encoder)))
 
 
 def _compare(name: str, found: Counter[str], wanted: Counter[str]) -> None:

@@ -4,7 +4,7 @@ The tokens of all rows stand one after the other, [T]. Only attention must know 
 together: around it the heads' vectors are gathered into rows of equal width [B, W], and back. That
 costs nothing, since attention has to put heads in front of positions anyway.
 
-    input_ids, position_ids [, token_type_ids]   [tokens]
+    input_ids [, position_ids, token_type_ids]   [tokens]
     padded_index   [rows, width]   which token stands at each place of a row; -1 where none does
     token_index    [tokens]        where each token stands in padded_index, counted through
     outputs        [tokens, ...] per token, [rows, ...] per row
@@ -15,23 +15,29 @@ written here, and `wanted_counts` says how many to find.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import onnx
 
 from trunkline.kinds import Output, all_outputs, task_outputs
 from trunkline.tasks import TaskSpec
+from trunkline_export.attention import Attention, write_activation, write_norm
 from trunkline_export.nodes import Nodes, real, whole
+from trunkline_export.packed_modern import ModernEncoder
 from trunkline_export.products import ABOVE, Fp32Products, Products
-from trunkline_export.trunk import Layer, Norm, Trunk, linear, read_trunk
+from trunkline_export.trunk import (
+    AnyTrunk,
+    Layer,
+    ModernTrunk,
+    Norm,
+    Trunk,
+    linear,
+    read_trunk,
+)
 from trunkline_train.model.multitask import MultitaskModel
 
 OPSET = 20
-_MASKED = -1e9  # added to the scores of places without a token: their share is 0 exactly
 
 MakeProducts = Callable[[Nodes], Products]
 
@@ -47,23 +53,28 @@ def packed_model(model: MultitaskModel, products: MakeProducts = Fp32Products) -
         Unpackable: The encoder's architecture has no packed form.
     """
     trunk, nodes = read_trunk(model.encoder), Nodes(OPSET)
-    hidden = _Encoder(nodes, products(nodes), trunk).write()
+    if isinstance(trunk, ModernTrunk):
+        hidden = ModernEncoder(nodes, products(nodes), trunk).write()
+        names = ["input_ids"]
+    else:
+        hidden = _Encoder(nodes, products(nodes), trunk).write()
+        names = ["input_ids", "position_ids", *(["token_type_ids"] if trunk.takes_types else [])]
     first = nodes.add("Gather", "padded_index", nodes.constant(0), axis=1)
     outputs = write_heads(nodes, model, hidden, first)
-    names = ("input_ids", "position_ids", *(["token_type_ids"] if trunk.takes_types else []))
-    inputs = [*(whole(name, "tokens") for name in names)]
+    inputs = [whole(name, "tokens") for name in names]
     inputs += [whole("padded_index", "rows", "width"), whole("token_index", "tokens")]
     return nodes.model(inputs, outputs)
 
 
-def product_names(trunk: Trunk) -> list[str]:
+def product_names(trunk: AnyTrunk) -> list[str]:
     """Returns the names under which `Products` writes the encoder's matrix products."""
     parts = ("attention.qkv", "attention.output", "up", "down")
     names = [f"layer{at}.{part}" for at in range(len(trunk.layers)) for part in parts]
-    return [*([] if trunk.projection is None else ["embeddings.projection"]), *names]
+    projected = isinstance(trunk, Trunk) and trunk.projection is not None
+    return [*(["embeddings.projection"] if projected else []), *names]
 
 
-def wanted_counts(trunk: Trunk) -> Counter[str]:
+def wanted_counts(trunk: AnyTrunk) -> Counter[str]:
     """Returns how often operators must stand in a graph of this trunk.
 
     All products but that of attention's shares have their bias inside (Gemm) or are int8, so only
@@ -76,75 +87,26 @@ def wanted_counts(trunk: Trunk) -> Counter[str]:
     counts["LayerNormalization"] = 2 * layers + 1
     if trunk.activation != "relu":  # that one may become part of the product
         counts["Gelu"] = layers
+    if isinstance(trunk, ModernTrunk):
+        counts["RotaryEmbedding"] = 2 * layers
     return counts
 
 
-_ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "gelu": ("Gelu", {}),
-    "gelu_new": ("Gelu", {"approximate": "tanh"}),
-    "relu": ("Relu", {}),
-}
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where heads' vectors stand: names of index tensors.
-
-    Attributes:
-        query, key, value: [B, heads, W], rows among all heads' vectors of all tokens.
-        tokens: [T, heads], rows of attention's result.
-        mask: [B, 1, 1, W], 0 or `_MASKED`.
-    """
-
-    query: str
-    key: str
-    value: str
-    tokens: str
-    mask: str
-
-
 class _Encoder:
-    """Writes the encoder."""
+    """Writes an encoder of BERT's form."""
 
     def __init__(self, nodes: Nodes, products: Products, trunk: Trunk) -> None:
         self._nodes = nodes
         self._products = products
         self._trunk = trunk
+        self._attention = Attention(nodes, trunk.heads, trunk.width)
 
     def write(self) -> str:
         """Returns the name of the last hidden states, [T, H]."""
-        places = self._places()
         hidden = self._embed()
         for number, layer in enumerate(self._trunk.layers):
-            hidden = self._layer(f"layer{number}", layer, hidden, places)
+            hidden = self._layer(f"layer{number}", layer, hidden)
         return hidden
-
-    def _places(self) -> _Places:
-        """Writes, once for all layers, where each head's vectors are read and written.
-
-        A token's query, key and value are 3 x heads vectors, one behind the other.
-        """
-        add, constant, heads = self._nodes.add, self._nodes.constant, self._trunk.heads
-        none = add("Less", "padded_index", constant(0))
-        mask = add("Where", none, constant(_MASKED), constant(0.0))
-        token = add("Max", "padded_index", constant(0))
-        first = add("Unsqueeze", add("Mul", token, constant(3 * heads)), constant([1]))
-        query, key, value = (
-            add("Add", first, constant(np.arange(part * heads, (part + 1) * heads)[:, None]))
-            for part in range(3)
-        )
-        mask = add("Unsqueeze", mask, constant([1, 2]))
-        return _Places(query, key, value, self._token_places(), mask)
-
-    def _token_places(self) -> str:
-        """Writes the rows of [B, heads, W] that hold each token's heads, [T, heads]."""
-        add, constant, heads = self._nodes.add, self._nodes.constant, self._trunk.heads
-        width = add("Shape", "padded_index", start=1)
-        row = add("Div", "token_index", width)
-        # Token row * W + s has its head h at (row * heads + h) * W + s.
-        first = add("Add", "token_index", add("Mul", add("Mul", row, width), constant(heads - 1)))
-        by_head = add("Mul", constant(np.arange(heads)), width)
-        return add("Add", add("Unsqueeze", first, constant([1])), by_head)
 
     def _embed(self) -> str:
         nodes, trunk, add = self._nodes, self._trunk, self._nodes.add
@@ -157,56 +119,25 @@ class _Encoder:
         if trunk.types is not None:
             types = nodes.weight("embeddings.types", trunk.types)
             summed = add("Add", summed, add("Gather", types, "token_type_ids"))
-        norm = self._norm("embeddings", trunk.norm)
-        hidden: str = add("LayerNormalization", summed, *norm, epsilon=trunk.norm.epsilon)
+        hidden = write_norm(nodes, "embeddings", summed, trunk.norm)
         if trunk.projection is not None:
             hidden = self._products.linear("embeddings.projection", hidden, (trunk.projection,))
         return hidden
 
-    def _layer(self, name: str, layer: Layer, hidden: str, places: _Places) -> str:
+    def _layer(self, name: str, layer: Layer, hidden: str) -> str:
         linear = self._products.linear
-        context = self._attention(f"{name}.attention", layer, hidden, places)
+        parts = (layer.query, layer.key, layer.value)
+        context = self._attention.write(linear(f"{name}.attention.qkv", hidden, parts))
         summed = linear(f"{name}.attention.output", context, (layer.output,))
         hidden = self._add_and_norm(f"{name}.attention", summed, hidden, layer.attention_norm)
-        inner = self._activate(linear(f"{name}.up", hidden, (layer.up,)))
-        reach = ABOVE[self._trunk.activation]
-        summed = linear(f"{name}.down", inner, (layer.down,), reach)
+        activation = self._trunk.activation
+        inner = write_activation(self._nodes, activation, linear(f"{name}.up", hidden, (layer.up,)))
+        summed = linear(f"{name}.down", inner, (layer.down,), ABOVE[activation])
         return self._add_and_norm(name, summed, hidden, layer.output_norm)
-
-    def _attention(self, name: str, layer: Layer, hidden: str, places: _Places) -> str:
-        """Writes attention of rows [B, heads, W, H / heads]; returns its result, [T, H]."""
-        nodes, add = self._nodes, self._nodes.add
-        width = self._trunk.width
-        size = width // self._trunk.heads
-        parts = (layer.query, layer.key, layer.value)
-        vectors = add(
-            "Reshape", self._products.linear(f"{name}.qkv", hidden, parts), self._as(size)
-        )
-        query, key, value = (
-            add("Gather", vectors, index) for index in (places.query, places.key, places.value)
-        )
-        scores = nodes.fused("FusedMatMul", query, key, transB=1, alpha=1.0 / math.sqrt(size))
-        shares = add("Softmax", add("Add", scores, places.mask), axis=-1)
-        result = add("Reshape", add("MatMul", shares, value), self._as(size))
-        return add("Reshape", add("Gather", result, places.tokens), self._as(width))
-
-    def _as(self, width: int) -> str:
-        return self._nodes.constant([-1, width])
 
     def _add_and_norm(self, name: str, x: str, skip: str, norm: Norm) -> str:
         """Writes norm(x + skip), [T, H]."""
-        summed = self._nodes.add("Add", x, skip)
-        return self._nodes.add(
-            "LayerNormalization", summed, *self._norm(name, norm), epsilon=norm.epsilon
-        )
-
-    def _activate(self, x: str) -> str:
-        operator, attributes = _ACTIVATIONS[self._trunk.activation]
-        return self._nodes.add(operator, x, **attributes)
-
-    def _norm(self, name: str, norm: Norm) -> tuple[str, str]:
-        scale = self._nodes.weight(f"{name}.norm.weight", norm.weight)
-        return scale, self._nodes.weight(f"{name}.norm.bias", norm.bias)
+        return write_norm(self._nodes, name, self._nodes.add("Add", x, skip), norm)
 
 
 def write_heads(

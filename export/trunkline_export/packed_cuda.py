@@ -23,11 +23,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from transformers import PreTrainedModel
 
 from trunkline.errors import TrunklineError
 from trunkline_export.nodes import Nodes
 from trunkline_export.packed import OPSET, write_heads
-from trunkline_export.trunk import Array, Layer, Linear, Norm, Trunk, read_trunk
+from trunkline_export.trunk import (
+    Array,
+    Layer,
+    Linear,
+    ModernTrunk,
+    Norm,
+    Trunk,
+    Unpackable,
+    read_trunk,
+)
 from trunkline_train.model.multitask import MultitaskModel
 
 Half = NDArray[np.float16]
@@ -49,7 +59,7 @@ def packed_cuda_model(model: MultitaskModel) -> onnx.ModelProto:
         Unpackable: The encoder's architecture has no packed form.
         NotHalf: A weight is beyond what fp16 can hold.
     """
-    trunk, nodes = read_trunk(model.encoder), Nodes(OPSET)
+    trunk, nodes = read_cuda_trunk(model.encoder), Nodes(OPSET)
     hidden = _CudaEncoder(nodes, trunk).write()
     outputs = write_heads(nodes, model, nodes.add("Cast", hidden, to=TensorProto.FLOAT), _FIRST)
     tokens = ("input_ids", "position_ids", *(["token_type_ids"] if trunk.takes_types else []))
@@ -60,6 +70,20 @@ def packed_cuda_model(model: MultitaskModel) -> onnx.ModelProto:
         _index(_FIRST, "rows"),
     ]
     return nodes.model(inputs, outputs)
+
+
+def read_cuda_trunk(encoder: PreTrainedModel) -> Trunk:
+    """Returns an encoder's weights, if the CUDA graph can be built of them.
+
+    Raises:
+        Unpackable: It cannot.
+    """
+    trunk = read_trunk(encoder)
+    if isinstance(trunk, ModernTrunk):
+        kind = encoder.config.model_type
+        why = "its rotary positions and local attention are written for CPUs only"
+        raise Unpackable(f"no packed graph for {kind!r} on CUDA: {why}")
+    return trunk
 
 
 def wanted_cuda_counts(trunk: Trunk) -> Counter[str]:

@@ -111,8 +111,10 @@ class Int8Products(Products):
         """Returns x [T, K] times the weights of `parts` side by side plus bias, [T, N of all]."""
         if name in self._keep:
             return self._fp32.linear(name, x, parts)
-        bias = self._nodes.weight(f"{name}.bias", _biases(parts))
-        return self._nodes.add("Add", self._product(name, x, parts, reach), bias)
+        product, biases = self._product(name, x, parts, reach), _biases(parts)
+        if not biases.any():
+            return product
+        return self._nodes.add("Add", product, self._nodes.weight(f"{name}.bias", biases))
 
     def _product(self, name: str, x: str, parts: tuple[Linear, ...], reach: Reach) -> str:
         nodes = self._nodes

@@ -1,8 +1,9 @@
 """An encoder's weights as plain arrays: what the packed graphs are built of.
 
-Only encoders whose layers have the form of BERT's (Devlin et al. 2018, arXiv 1810.04805) can be
-read: learned absolute positions, attention over all tokens, normalisation behind each residual sum.
-Their attention needs to know of a token only which row it is in, so rows can be packed.
+Two forms of encoder can be read. That of BERT (Devlin et al. 2018, arXiv 1810.04805): learned
+absolute positions, attention over all tokens, normalisation behind each residual sum. And that of
+ModernBERT (Warner et al. 2024, arXiv 2412.13663). Their attention needs to know of a token only
+which row it is in and at what place, so rows can be packed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from trunkline.errors import TrunklineError
 
@@ -90,7 +91,65 @@ class Trunk:
         return len(self.layers[0].output.bias)
 
 
-def read_trunk(encoder: PreTrainedModel) -> Trunk:
+@dataclass(frozen=True)
+class ModernLayer:
+    """One layer of ModernBERT.
+
+    Attributes:
+        attention_norm: In front of attention; None where nothing is.
+        qkv: Query, key and value side by side.
+        output: Of attention.
+        norm: In front of `up`.
+        up: What is activated, and its gate, side by side.
+        down: Back to the width of hidden states.
+        is_local: Whether attention reaches near tokens only.
+    """
+
+    attention_norm: Norm | None
+    qkv: Linear
+    output: Linear
+    norm: Norm
+    up: Linear
+    down: Linear
+    is_local: bool
+
+
+@dataclass(frozen=True)
+class ModernTrunk:
+    """An encoder of ModernBERT's form.
+
+    Attributes:
+        words: [vocabulary, width] of the word embeddings.
+        norm: Of the embeddings.
+        layers: From the bottom.
+        last_norm: Of the last hidden states.
+        heads: Of attention.
+        activation: As of a `Trunk`.
+        longest: Tokens of the longest row.
+        window: How many tokens away local attention reaches.
+        thetas: Bases of the rotary positions' speeds, of global and of local layers.
+    """
+
+    words: Array
+    norm: Norm
+    layers: tuple[ModernLayer, ...]
+    last_norm: Norm
+    heads: int
+    activation: str
+    longest: int
+    window: int
+    thetas: tuple[float, float]
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states."""
+        return self.words.shape[1]
+
+
+AnyTrunk = Trunk | ModernTrunk
+
+
+def read_trunk(encoder: PreTrainedModel) -> AnyTrunk:
     """Returns an encoder's weights.
 
     Raises:
@@ -99,7 +158,7 @@ def read_trunk(encoder: PreTrainedModel) -> Trunk:
     kind = encoder.config.model_type
     if kind not in _READERS:
         known = ", ".join(sorted(_READERS))
-        why = _REASONS.get(kind, "its layers are not known to be of BERT's form")
+        why = _REASONS.get(kind, "its layers are of no form that is known here")
         raise Unpackable(f"no packed graph for {kind!r}: {why}; there is one for {known}")
     return _READERS[kind](encoder)
 
@@ -173,18 +232,63 @@ def _distilbert_layer(layer: nn.Module) -> Layer:
     )
 
 
-_READERS: dict[str, Callable[[PreTrainedModel], Trunk]] = {
+def _read_modernbert(encoder: PreTrainedModel) -> ModernTrunk:
+    config = encoder.config
+    return ModernTrunk(
+        words=_array(encoder.embeddings.tok_embeddings.weight),
+        norm=_norm(encoder.embeddings.norm),
+        layers=tuple(_modernbert_layer(layer) for layer in encoder.layers),
+        last_norm=_norm(encoder.final_norm),
+        heads=config.num_attention_heads,
+        activation=_activation(config.model_type, config.hidden_activation),
+        longest=config.max_position_embeddings,
+        window=config.local_attention // 2,
+        thetas=(_theta(config, "full_attention"), _theta(config, "sliding_attention")),
+    )
+
+
+def _modernbert_layer(layer: nn.Module) -> ModernLayer:
+    first = isinstance(layer.attn_norm, nn.Identity)
+    return ModernLayer(
+        attention_norm=None if first else _norm(layer.attn_norm),
+        qkv=linear(layer.attn.Wqkv),
+        output=linear(layer.attn.Wo),
+        norm=_norm(layer.mlp_norm),
+        up=linear(layer.mlp.Wi),
+        down=linear(layer.mlp.Wo),
+        is_local=_is_local(layer),
+    )
+
+
+def _is_local(layer: nn.Module) -> bool:
+    if hasattr(layer, "attention_type"):
+        return bool(layer.attention_type == "sliding_attention")
+    return bool(layer.attn.local_attention != (-1, -1))  # transformers 4
+
+
+def _theta(config: PretrainedConfig, kind: str) -> float:
+    if not hasattr(config, "rope_parameters"):  # transformers 4
+        local = config.local_rope_theta if kind == "sliding_attention" else None
+        return float(local or config.global_rope_theta)
+    found = config.rope_parameters[kind]
+    if found["rope_type"] != "default":
+        kinds = f"{config.model_type!r} with rotary positions of type {found['rope_type']!r}"
+        raise Unpackable(f"no packed graph for {kinds}; known: 'default'")
+    return float(found["rope_theta"])
+
+
+_READERS: dict[str, Callable[[PreTrainedModel], AnyTrunk]] = {
     "bert": _read_bert,
     "electra": _read_bert,
     "roberta": _read_bert,
     "xlm-roberta": _read_bert,
     "camembert": _read_bert,
     "distilbert": _read_distilbert,
+    "modernbert": _read_modernbert,
 }
 _REASONS = {
     "deberta": "its attention weighs the distance of every two tokens",
     "deberta-v2": "its attention weighs the distance of every two tokens",
-    "modernbert": "its rotary positions and local attention are not written for packed rows yet",
 }
 
 
@@ -192,13 +296,17 @@ def linear(module: nn.Module) -> Linear:
     """Returns a linear module's weights."""
     assert isinstance(module, nn.Linear)
     weight = _array(module.weight.T)
-    bias = module.bias
-    return Linear(weight, np.zeros(weight.shape[1], np.float32) if bias is None else _array(bias))
+    return Linear(weight, _bias(module.bias, weight.shape[1]))
 
 
 def _norm(module: nn.Module) -> Norm:
     assert isinstance(module, nn.LayerNorm)
-    return Norm(_array(module.weight), _array(module.bias), module.eps)
+    weight = _array(module.weight)
+    return Norm(weight, _bias(module.bias, len(weight)), module.eps)
+
+
+def _bias(bias: Tensor | None, width: int) -> Array:
+    return np.zeros(width, np.float32) if bias is None else _array(bias)
 
 
 def _array(tensor: Tensor) -> Array:

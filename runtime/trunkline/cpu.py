@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use."""
+"""How many CPUs this process may really use, and what they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STEAL = 7  # column of /proc/stat
+_X86_64 = ("x86_64", "amd64")
+_VNNI = frozenset({"avx512_vnni", "avx_vnni"})  # flags in /proc/cpuinfo
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -46,6 +48,22 @@ def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def lacks_vnni(info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Returns whether the processor is an x86-64 that is known to lack VNNI.
+
+    Those add products of bytes in pairs, in 16 bits, which cannot hold the largest sums.
+    """
+    if platform.machine().lower() not in _X86_64:
+        return False
+    try:
+        for line in info.read_text().splitlines():
+            if line.startswith("flags"):
+                return _VNNI.isdisjoint(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return False
 
 
 @dataclass(frozen=True)

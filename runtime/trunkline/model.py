@@ -154,8 +154,8 @@ def open_model(
         bundle: An opened bundle.
         threads: Threads to compute with; by default the CPUs this process may use.
         graph: A graph's name, e.g. `packed-int8`, or file. `auto` takes the quickest that passed
-            its gates: where there are several, a short run decides once, and is kept beside the
-            bundle.
+            its gates: where there are several, a short run decides once, also whether packs of rows
+            or every row by itself are quicker, and is kept beside the bundle.
         allow_ungated: Also take a graph that has not passed the gates of all tasks.
         device: `cpu`, `cuda`, `cuda:1`, several as `cuda:0,cuda:1`, or `tensorrt`. `auto` takes
             what is quickest of the CPU and, where it can be used, the first GPU.

@@ -20,6 +20,7 @@ from trunkline.session import Session
 
 RowOutputs = Mapping[str, Floats]
 _PADDED_TOKENS = 2048  # of one batch of a padded graph
+PACK_TOKENS = 512  # of one pack, as a rule: docs/adr/0012
 
 
 class Runner(Protocol):
@@ -127,7 +128,7 @@ class PackedRunner:
         path: The ONNX file.
         outputs: Outputs that the graph must have.
         threads: Packs at once; by default the CPUs this process may use.
-        budget: Most tokens in one pack; a longer row stands alone.
+        budget: Most tokens in one pack; a longer row stands alone, so that 1 lets every row.
 
     Raises:
         BundleError: The graph cannot be loaded or lacks an output.
@@ -138,7 +139,7 @@ class PackedRunner:
         path: Path,
         outputs: Sequence[Output],
         threads: int | None = None,
-        budget: int = 512,
+        budget: int = PACK_TOKENS,
     ) -> None:
         self._session = Session(path, PACKED_INPUTS, outputs, 1)
         self.lanes = threads or available_cpus()

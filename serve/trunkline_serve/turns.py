@@ -22,6 +22,8 @@ from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
 from trunkline_serve.events import Listener, Release
 
+_LONG = 512  # tokens of a call, at least, before its end is counted behind later calls
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -106,7 +108,7 @@ class Queue:
         self._running: dict[Model, int] = {}
         self._dispatched = 0  # tokens, ever
         self._order = itertools.count()
-        self._long: dict[Job, int] = {}  # jobs of more than a batch, and the turn behind their last
+        self._long: dict[Job, int] = {}  # long jobs, and the turn behind their last row
         self.tokens = 0
 
     def add(self, job: Job) -> None:
@@ -118,7 +120,7 @@ class Queue:
             heapq.heappush(line, (turn, next(self._order), job, index))
             turn += len(row)
         self.tokens += job.waiting
-        if job.waiting > self._most(job.model):
+        if job.waiting > max(self._most(job.model), _LONG):
             self._long[job] = turn
 
     def kill(self, job: Job) -> None:

@@ -1,5 +1,6 @@
 """The packed graphs: what torch gives, and for int8 and fp32 alike the same bits in any company."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,12 +22,16 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+import trunkline
+from tests.export.shapes import MODERNBERT
 from tests.small import Corpus, wordpiece
+from trunkline import calibration, session
 from trunkline.bundle import Graph, open_bundle
+from trunkline.calibration import Choice
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row, TextEncoder
 from trunkline.kinds import Output, all_outputs
-from trunkline.runner import OrtRunner, PackedRunner, Runner
+from trunkline.runner import PACK_TOKENS, OrtRunner, PackedRunner, Runner
 from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_export import variants
 from trunkline_export.channels import channel_sizes
@@ -224,6 +229,44 @@ def test_dynamic_int8_changes_with_batch_mates_and_ours_does_not(
         check_same_alone(dynamic, checkpoint)
 
 
+@pytest.mark.parametrize("budget", [PACK_TOKENS, 1])
+def test_rows_run_in_packs_or_alone_whichever_is_quicker_and_answer_the_same(
+    quantised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    def times(trials: Mapping[object, object]) -> dict[object, float]:
+        quick = (INT8, Choice(INT8, budget))
+        return {name: 0.1 if name in quick else 1.0 for name in trials}
+
+    monkeypatch.setattr(calibration, "measure", times)
+    bundle = shutil.copytree(quantised, tmp_path / "bundle")
+    model = trunkline.load(bundle, 2)
+    assert (model.graph.file, model.runner.budget) == (INT8, budget)
+    assert model.self_test() > 0
+    rows = some_rows_of(model)
+    usual = trunkline.load(quantised, 2, graph=INT8).runner
+    outputs = all_outputs(model.manifest.tasks)
+    assert all(map(same, model.runner.run(rows, outputs), usual.run(rows, outputs)))
+
+
+def some_rows_of(model: trunkline.Model) -> list[Row]:
+    texts = ["Ada lives in Rome.", "Rome was built at the river.", "Ada " * 20] * 5
+    encoder = model.pipeline.encoder
+    return [row for text in texts for row in encoder.rows(encoder.tokenize(text))]
+
+
+def test_int8_gives_the_same_bits_as_where_sums_of_bytes_overflow(
+    every_checkpoint: Checkpoint, every_int8: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without VNNI other kernels are asked for, which never overflow; where there is, none does."""
+    outputs = all_outputs(every_checkpoint.tasks)
+    rows = some_rows(every_checkpoint, [2, 31, LONGEST, 16, 17], 6)
+    wanted = PackedRunner(every_int8, outputs, 1).run(rows, outputs)
+    monkeypatch.setattr(session, "lacks_vnni", lambda: True)
+    found = PackedRunner(every_int8, outputs, 1).run(rows, outputs)
+    assert all(map(same, wanted, found))
+    check_fusions(every_int8, every_checkpoint.model, int8=True)
+
+
 def test_no_rows_run_nothing(every_checkpoint: Checkpoint, runners: list[PackedRunner]) -> None:
     assert runners[0].run([], all_outputs(every_checkpoint.tasks)) == []
 
@@ -280,6 +323,15 @@ DISTIL = {
     "hidden_dim": 64,
     "max_position_embeddings": LONGEST,
 }
+
+
+def modernbert(**changed: object) -> ModernBertConfig:
+    """Returns a layer of global and one of local attention, or what is asked for instead."""
+    config = SIZES | MODERNBERT | changed
+    config["layer_types"] = (config["layer_types"] * 2)[: config["num_hidden_layers"]]
+    return ModernBertConfig(**config)
+
+
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "bert": lambda: BertConfig(**SIZES),
     "bert gelu_new": lambda: BertConfig(**SIZES, hidden_act="gelu_new"),
@@ -291,7 +343,15 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "roberta": lambda: RobertaConfig(**SHIFTED, type_vocab_size=1),
     "xlm-roberta": lambda: XLMRobertaConfig(**SHIFTED, type_vocab_size=1),
     "camembert": lambda: CamembertConfig(**SHIFTED, type_vocab_size=1),
+    "modernbert": modernbert,
+    "modernbert biased": lambda: modernbert(
+        attention_bias=True, mlp_bias=True, norm_bias=True, hidden_activation="gelu_new"
+    ),
+    "modernbert relu": lambda: modernbert(hidden_activation="relu", num_hidden_layers=4),
+    "modernbert local": lambda: modernbert(layer_types=["sliding_attention"] * 2),
 }
+
+
 TASKS = (
     TaskSpec("ner", "token-classification", ("O", "B-PER", "I-PER"), TokenOptions()),
     TaskSpec("qa", "question-answering", (), AnswerOptions()),
@@ -324,6 +384,7 @@ def test_the_packed_graph_of_a_family_gives_what_torch_gives(
     check_fusions(path, family.model)
     runner = PackedRunner(path, outputs, 1)
     assert check_rows(runner, family) < 1e-4
+    check_same_alone(runner, family)
     types = getattr(family.model.config, "type_vocab_size", 0) > 1
     rows = some_rows(family, [2, 31, LONGEST, 16, 17], 1, types=types)
     wanted = TorchRunner(family.model, family.pad_id).run(rows, outputs)
@@ -350,10 +411,10 @@ def test_the_int8_graph_of_a_family_gives_the_same_in_any_company(
 UNPACKABLE: dict[str, tuple[Callable[[], PretrainedConfig], str]] = {
     "deberta-v2": (lambda: DebertaV2Config(**SIZES), "distance of every two tokens"),
     "modernbert": (
-        lambda: ModernBertConfig(
-            **SIZES, bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3
+        lambda: modernbert(
+            rope_parameters={"full_attention": {"rope_type": "linear", "factor": 2.0}}
         ),
-        "rotary positions",
+        "rotary positions of type 'linear'; known: 'default'",
     ),
     "bert": (lambda: BertConfig(**SIZES, hidden_act="silu"), "activation 'silu'; known: gelu"),
 }

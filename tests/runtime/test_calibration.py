@@ -1,22 +1,28 @@
-"""The quickest graph is found by a short run, once per bundle, machine and number of threads."""
+"""The quickest graph and the budget of its runs are found by a short run, and kept.
 
+Once per bundle, machine and number of threads.
+"""
+
+import gc
 import json
 import os
 import shutil
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 import trunkline
 from trunkline import calibration
-from trunkline.bundle import Bundle, open_bundle, seal
-from trunkline.calibration import calibration_rows, measure, quickest
+from trunkline.bundle import Bundle, Graph, open_bundle, seal
+from trunkline.calibration import Choice, Trial, calibration_rows, measure, quickest
 from trunkline.choice import Where
-from trunkline.encode import Row
+from trunkline.encode import Row, bare_row
 from trunkline.kinds import Output
-from trunkline.runner import OrtRunner
+from trunkline.runner import PACK_TOKENS, OrtRunner
 
 FIRST, SECOND = "graphs/model.onnx", "graphs/second.onnx"
 TEXT = "Ada lives in Rome."
@@ -40,11 +46,11 @@ class Clock:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.times = {FIRST: 2.0, SECOND: 1.0}
+        self.times: dict[object, float] = {FIRST: 2.0, SECOND: 1.0}
 
-    def __call__(self, runners: Mapping[str, object], *_: object) -> dict[str, float]:
+    def __call__(self, trials: Mapping[object, object]) -> dict[object, float]:
         self.asked += 1
-        return {file: self.times[file] for file in runners}
+        return {name: self.times[name] for name in trials}
 
 
 @pytest.fixture
@@ -84,11 +90,11 @@ def test_the_quickest_is_chosen_and_is_what_runs(several: Bundle, clock: Clock, 
     assert clock.asked == 1
 
 
-def test_the_times_are_kept_beside_the_bundle_and_not_in_it(several: Bundle, clock: Clock) -> None:
+def test_the_choice_is_kept_beside_the_bundle_and_not_in_it(several: Bundle, clock: Clock) -> None:
     before = sorted(several.path.rglob("*"))
     assert chosen(several) == SECOND
-    (times,) = json.loads(file_of(several).read_text()).values()
-    assert times == clock.times
+    kept = json.loads(file_of(several).read_text()).values()
+    assert list(kept) == [{"graph": SECOND, "budget": None}] * 2, "for both, and for it alone"
     assert sorted(several.path.rglob("*")) == before
     assert {one.name for one in several.path.parent.iterdir()} == {
         "several",
@@ -97,7 +103,7 @@ def test_the_times_are_kept_beside_the_bundle_and_not_in_it(several: Bundle, clo
     open_bundle(several.path)
 
 
-def test_kept_times_are_used_again(several: Bundle, clock: Clock) -> None:
+def test_a_kept_choice_is_used_again(several: Bundle, clock: Clock) -> None:
     assert chosen(several) == SECOND
     clock.times[SECOND] = 9.0
     assert chosen(several) == SECOND
@@ -111,7 +117,7 @@ def test_a_graph_that_is_named_is_not_measured(several: Bundle, clock: Clock) ->
     assert not file_of(several).exists()
 
 
-def test_a_link_to_the_bundle_shares_its_times(several: Bundle, clock: Clock) -> None:
+def test_a_link_to_the_bundle_shares_its_choice(several: Bundle, clock: Clock) -> None:
     chosen(several)
     link = several.path.parent / "link"
     link.symlink_to(several.path)
@@ -133,13 +139,27 @@ def test_a_broken_file_is_no_error_and_is_replaced(
     assert clock.asked == 1
 
 
-@pytest.mark.parametrize("times", [None, 3, [], "x", {FIRST: "1", SECOND: 2}, {FIRST: 1.0}])
-def test_times_that_make_no_sense_are_measured_again(
-    several: Bundle, clock: Clock, times: object
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        3,
+        [],
+        "graph",
+        {FIRST: 2.0, SECOND: 1.0},  # what versions before budgets kept
+        {"graph": "graphs/gone.onnx", "budget": None},
+        {"graph": FIRST, "budget": 77},
+        {"graph": [FIRST], "budget": {}},
+        {"graph": FIRST},
+    ],
+)
+def test_an_entry_that_is_no_choice_is_measured_again(
+    several: Bundle, clock: Clock, entry: object
 ) -> None:
     chosen(several)
-    (key,) = json.loads(file_of(several).read_text())
-    file_of(several).write_text(json.dumps({key: times}))
+    keys = json.loads(file_of(several).read_text())
+    file_of(several).write_text(json.dumps(dict.fromkeys(keys, entry)))
+    assert chosen(several) == SECOND
     assert chosen(several) == SECOND
     assert clock.asked == 2
 
@@ -180,7 +200,7 @@ def test_another_number_of_threads_is_measured_by_itself(several: Bundle, clock:
     assert chosen(several, 1) == SECOND
     assert chosen(several, 2) == FIRST
     assert clock.asked == 2
-    assert len(json.loads(file_of(several).read_text())) == 2
+    assert len(json.loads(file_of(several).read_text())) == 4
 
 
 @pytest.mark.parametrize(("what", "found"), [("cpu_model", "another"), ("available_cpus", 64)])
@@ -209,31 +229,162 @@ def test_another_onnxruntime_or_graph_is_measured_by_itself(
 
 
 class Slow:
-    """A runner that notes its runs and takes its time."""
+    """A trial that takes the times it is given."""
 
-    def __init__(self, seconds: Sequence[float], now: list[float]) -> None:
-        self.seconds = list(seconds)
-        self.now = now
+    def __init__(self, seconds: Sequence[float], order: list[str], name: str) -> None:
+        self.times = list(seconds)
+        self.order = order
+        self.name = name
+
+    def seconds(self) -> float:
+        self.order.append(self.name)
+        return self.times.pop(0)
+
+
+def test_a_time_is_the_least_of_rounds_in_turn_after_a_first_run() -> None:
+    order: list[str] = []
+    trials = {
+        "a": Slow([0.1, 3.0, 2.0, 4.0], order, "a"),
+        "b": Slow([9.0, 5.0, 5.0, 2.5], order, "b"),
+    }
+    assert measure(trials) == {"a": 2.0, "b": 2.5}  # type: ignore[arg-type]
+    assert order == ["a", "b"] * 4
+
+
+@dataclass(eq=False)
+class Lanes:
+    """A runner that notes what its lanes run; each waits until all are at work."""
+
+    lanes: int = 1
+    budget: int = PACK_TOKENS
+    runs: dict[int, list[list[int]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.together = threading.Barrier(self.lanes, timeout=20)
+
+    def group(self, length: int) -> int:
+        return length // 100
+
+    def computed(self, lengths: Sequence[int]) -> int:
+        return sum(lengths)
 
     def run(self, rows: Sequence[Row], outputs: Sequence[Output]) -> list[dict[str, object]]:
-        self.now[0] += self.seconds.pop(0)
+        me = threading.get_ident()
+        if me not in self.runs:
+            self.together.wait()
+        self.runs.setdefault(me, []).append([len(row) for row in rows])
         return [{} for _ in rows]
 
 
-def test_a_time_is_the_least_of_rounds_after_a_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(calibration.time, "perf_counter", lambda: now[0])
-    runners = {"a": Slow([9.0, 3.0, 2.0, 4.0], now), "b": Slow([0.1, 5.0, 5.0, 2.5], now)}
-    assert measure(runners, [], []) == {"a": pytest.approx(2.0), "b": pytest.approx(2.5)}  # type: ignore[arg-type]
-    assert all(not runner.seconds for runner in runners.values())
+def ran(budget: int, lanes: int) -> list[list[list[int]]]:
+    """Returns the lengths of the rows of each batch that each lane ran in a trial."""
+    runner = Lanes(lanes)
+    lengths = [30, 140, 40, 30, 120, 150, 99]
+    rows = [bare_row([0] * length) for length in lengths]  # type: ignore[arg-type]
+    assert Trial(runner, budget, rows, []).seconds() > 0  # type: ignore[arg-type]
+    return list(runner.runs.values())
 
 
-def test_real_runs_are_measured_in_seconds(several: Bundle) -> None:
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_every_lane_runs_all_rows_in_batches_of_its_group(lanes: int) -> None:
+    assert ran(100, lanes) == [[[30, 40, 30], [99], [140], [120], [150]]] * lanes
+    assert ran(1000, lanes) == [[[30, 40, 30, 99], [140, 120, 150]]] * lanes
+
+
+def test_with_a_budget_of_one_every_row_runs_alone() -> None:
+    assert ran(1, 2) == [[[30], [40], [30], [99], [140], [120], [150]]] * 2
+
+
+def test_real_runs_are_measured(several: Bundle) -> None:
     graph, runner = quickest(several, several.candidates(), Where(1))
-    (times,) = json.loads(file_of(several).read_text()).values()
+    kept = json.loads(file_of(several).read_text())
     assert isinstance(runner, OrtRunner)
-    assert graph.file == min(times, key=times.__getitem__)
-    assert all(0 < seconds < 60 for seconds in times.values())
+    assert {entry["graph"] for entry in kept.values()} == {graph.file}
+    assert runner.budget == OrtRunner(several.path / FIRST, 0, [], 1).budget
+
+
+@dataclass(frozen=True)
+class FakeWhere(Where):
+    """Opens runners that run nothing, and counts those that are there."""
+
+    there: "weakref.WeakSet[Lanes]" = field(default_factory=weakref.WeakSet)
+    most: list[int] = field(default_factory=lambda: [0])
+
+    def open(self, bundle: Bundle, graph: Graph) -> Lanes:  # type: ignore[override]
+        runner = Lanes()
+        self.there.add(runner)
+        gc.collect()
+        self.most[0] = max(self.most[0], len(self.there))
+        return runner
+
+
+def packed_graphs(bundle: Bundle, count: int) -> list[Graph]:
+    """Returns graphs as packed ones are listed; there are no files of them."""
+    (graph, *_) = bundle.candidates()
+    return [
+        replace(graph, file=f"graphs/{at}.onnx", layout="packed", sha256=f"{at:064}")
+        for at in range(count)
+    ]
+
+
+def takes(clock: Clock, graph: Graph, packs: float, singles: float) -> None:
+    """Sets the times of a graph's usual packs and of every row by itself."""
+    clock.times[graph.file] = packs
+    clock.times[Choice(graph.file, PACK_TOKENS)] = packs
+    clock.times[Choice(graph.file, 1)] = singles
+
+
+@pytest.mark.parametrize(("singles", "budget"), [(0.8, 1), (0.97, PACK_TOKENS), (1.2, PACK_TOKENS)])
+def test_rows_run_alone_where_that_is_clearly_quicker(
+    several: Bundle, clock: Clock, singles: float, budget: int
+) -> None:
+    graphs = packed_graphs(several, 2)
+    takes(clock, graphs[0], 1.0, singles)
+    takes(clock, graphs[1], 2.0, 2.0)
+    for _ in range(2):
+        found, runner = quickest(several, graphs, FakeWhere())
+        assert (found, runner.budget) == (graphs[0], budget)
+    assert clock.asked == 2, "both graphs, then the budgets; and no more the second time"
+
+
+def test_the_budgets_of_the_quickest_graph_alone_are_tried(several: Bundle, clock: Clock) -> None:
+    graphs = packed_graphs(several, 3)
+    for graph, packs in zip(graphs, (3.0, 1.0, 2.0), strict=True):
+        takes(clock, graph, packs, 0.1)
+    found, runner = quickest(several, graphs, FakeWhere())
+    assert (found, runner.budget) == (graphs[1], 1)
+    assert clock.asked == 3, "two graphs against the best so far, then the budgets"
+
+
+def test_a_graph_that_is_hardly_quicker_does_not_replace_the_usual_one(
+    several: Bundle, clock: Clock
+) -> None:
+    graphs = packed_graphs(several, 2)
+    takes(clock, graphs[0], 1.0, 2.0)
+    takes(clock, graphs[1], 0.97, 2.0)
+    assert quickest(several, graphs, FakeWhere())[0] == graphs[0]
+
+
+def test_a_named_graph_has_the_budget_that_was_found_for_it(several: Bundle, clock: Clock) -> None:
+    graphs = packed_graphs(several, 2)
+    takes(clock, graphs[0], 1.0, 0.5)
+    takes(clock, graphs[1], 2.0, 0.5)
+    before = [quickest(several, [one], FakeWhere())[1].budget for one in graphs]
+    assert (before, clock.asked) == ([PACK_TOKENS] * 2, 0)
+    quickest(several, graphs, FakeWhere())
+    asked = clock.asked
+    after = [quickest(several, [one], FakeWhere())[1].budget for one in graphs]
+    assert (after, clock.asked) == ([1, PACK_TOKENS], asked)
+
+
+def test_no_more_than_two_graphs_are_open_at_once(several: Bundle, clock: Clock) -> None:
+    graphs, where = packed_graphs(several, 5), FakeWhere()
+    for at, graph in enumerate(graphs):
+        takes(clock, graph, 5.0 - at, 9.0)
+    found, runner = quickest(several, graphs, where)
+    gc.collect()
+    assert found == graphs[-1]
+    assert (where.most, list(where.there)) == ([2], [runner])
 
 
 def test_rows_are_always_the_same_and_none_is_too_long(several: Bundle) -> None:

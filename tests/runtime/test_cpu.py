@@ -1,9 +1,12 @@
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
-from trunkline.cpu import available_cpus
+from trunkline import session
+from trunkline.cpu import available_cpus, lacks_vnni
+from trunkline.session import session_options
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +63,38 @@ def test_without_affinity_the_cores_count(tmp_path: Path, monkeypatch: pytest.Mo
     assert available_cpus(tmp_path) == 3
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cpus(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "lacks"),
+    [
+        ("x86_64", "fpu avx2 avx512f avx512bw", True),
+        ("AMD64", "fpu sse4_1", True),
+        ("x86_64", "avx2 avx512f avx512_vnni", False),
+        ("x86_64", "avx2 avx_vnni", False),
+        ("x86_64", "avx2 avx_vnni_int8", True),
+        ("x86_64", None, False),
+        ("aarch64", "fp asimd", False),
+    ],
+)
+def test_a_processor_that_is_known_to_lack_vnni_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str | None, lacks: bool
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    told = "" if flags is None else f"flags\t\t: {flags}\n"
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: avx_vnni\n{told}bugs\t:\n")
+    assert lacks_vnni(tmp_path / "cpuinfo") is lacks
+    assert lacks_vnni(tmp_path / "absent") is False
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_only_without_vnni_are_bytes_multiplied_the_slower_way(
+    monkeypatch: pytest.MonkeyPatch, lacks: bool
+) -> None:
+    monkeypatch.setattr(session, "lacks_vnni", lambda: lacks)
+    options = session_options(1)
+    if lacks:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            options.get_session_config_entry("session.x64quantprecision")

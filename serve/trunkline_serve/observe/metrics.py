@@ -175,7 +175,7 @@ class _Batches(_Group):
         self._tokens.add(model, batch.tokens)
         self._computed.add(model, batch.computed_tokens)
         self._size.add(model, batch.tokens)
-        self._fill.add(model, batch.tokens / batch.budget)
+        self._fill.add(model, min(1.0, batch.tokens / batch.budget))
         self._calls.add(model, batch.calls)
         self._age.add(model, batch.oldest_ns / 1e9)
         self._run.add(model, batch.run_ns / 1e9)
