@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -241,3 +243,23 @@ def test_one_wheel_of_either_or_a_build_of_ones_own_is_fine(
 
     monkeypatch.setattr(metadata, "distribution", distribution)
     assert trunkline.load(exported, 1).analyze(TEXT).text == TEXT
+
+
+OVERWRITTEN = """
+import os, sys, trunkline
+bundle, graph, weights, text = sys.argv[1:]
+model = trunkline.load(bundle, 1, graph=graph)
+before, size = model.analyze(text), os.path.getsize(weights)
+os.truncate(weights, 0)  # as `cp` over it does first
+assert model.analyze(text) == before
+os.truncate(weights, size)  # other weights, as `rsync --inplace` leaves them
+assert model.analyze(text) == before
+"""
+
+
+@pytest.mark.parametrize("graph", ["padded-fp32", "packed-fp32"])
+def test_weights_that_are_overwritten_under_a_model_change_nothing(copy: Path, graph: str) -> None:
+    # In a process of its own: one that reads a mapped file beyond its end is killed.
+    line = [sys.executable, "-c", OVERWRITTEN, copy, graph, copy / WEIGHTS, TEXT]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
