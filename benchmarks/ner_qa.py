@@ -25,8 +25,8 @@ from trunkline.files import write_whole
 from trunkline.model import Model
 from trunkline.pipeline import Pipeline
 from trunkline.structure import plain
-from trunkline_serve.bench.target import served
 from trunkline_serve.client import Client
+from trunkline_serve.launch import serving
 from trunkline_train.checkpoint import load_checkpoint
 from trunkline_train.config import load_config
 from trunkline_train.data.source import load_test
@@ -93,7 +93,7 @@ def _served_alike(
     """Returns per task (texts a server answers as the pipeline does, texts asked)."""
     found = {}
     model = Model(open_bundle(bundle))
-    with served(bundle, None) as address, Client(address, timeout=300) as client:
+    with serving([bundle]) as server, Client(server.address, timeout=300) as client:
         for name, spec in model.pipeline.tasks.items():
             documents = [to_document(spec, example) for example in examples[name][:count]]
             wanted = model.pipeline.analyze(documents)

@@ -15,13 +15,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.faults.calls import SECONDS, Crowd, channel_to, code_of, good_call, words_of
-from benchmarks.faults.process import Server
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.versions import edit_manifest, write_apart
 from benchmarks.faults.world import World
 from trunkline.bundle import GOLDEN, MANIFEST, open_bundle, seal
 from trunkline.v1 import model_service_pb2 as pb
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+from trunkline_serve.launch import Launched
 
 _WATCH = 0.05  # seconds
 _CALLS = 80  # between two changes
@@ -171,7 +171,7 @@ def _mend(world: World, folder: Path) -> None:
     os.replace(aside, target / MANIFEST)
 
 
-def _served_beside(server: Server, wanted: list[int]) -> str:
+def _served_beside(server: Launched, wanted: list[int]) -> str:
     with channel_to(server.address) as channel:
         models: Any = ModelServiceStub(channel)
         listed = models.ListModels(pb.ListModelsRequest(), timeout=SECONDS).models
@@ -220,7 +220,7 @@ _REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
 @contextmanager
-def channel_within(world: World, folder: Path) -> Iterator[tuple[Server, grpc.Channel]]:
+def channel_within(world: World, folder: Path) -> Iterator[tuple[Launched, grpc.Channel]]:
     """Runs a server with a folder of models, and connects to it."""
     folder.mkdir()
     with (

@@ -12,19 +12,21 @@ from typing import Any
 import grpc
 import numpy as np
 
+from benchmarks.family import resident
 from benchmarks.faults.calls import ANALYZE, SECONDS, Crowd, channel_to, good_call, judge_error
 from benchmarks.faults.frames import PREFACE, Wire, framed, unframed, wire_to
-from benchmarks.faults.process import Server
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.truth import Truth
 from benchmarks.faults.world import World
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
+from trunkline_serve.launch import Launched
 
 STREAM = "/trunkline.v1.AnalysisService/AnalyzeStream"
 _CALLS = 100
 _MOST_GROWTH = 64.0  # MiB of the server while a client does not read
 _MOST_SECONDS = 10.0  # to exit, of which a drain may take half
+_MIB = 2**20
 _PERMITS = 64  # documents that a server has room for, to see that none is kept
 
 
@@ -35,12 +37,12 @@ def slow_readers(world: World) -> Tally:
         crowd = Crowd(server.address, world.truth, tally, callers=4)
         with crowd.calling():
             crowd.wait(_CALLS)
-            before = server.memory
+            before = resident(server.process)
             wires = [stack.enter_context(wire_to(server.address, 0)) for _ in range(8)]
             asked = [ask_without_reading(wire, world.truth, at) for at, wire in enumerate(wires)]
             streams = [stack.enter_context(_unread(server, world)) for _ in range(2)]
             crowd.wait(3 * _CALLS)
-            grown = server.memory - before
+            grown = (resident(server.process) - before) / _MIB
             for wire, indices in zip(wires, asked, strict=True):
                 read_at_last(wire, indices, world.truth, tally)
             for stream in streams:
@@ -73,7 +75,7 @@ def read_at_last(wire: Wire, indices: list[int], truth: Truth, tally: Tally) -> 
 
 
 @contextlib.contextmanager
-def _unread(server: Server, world: World) -> Iterator[Any]:
+def _unread(server: Launched, world: World) -> Iterator[Any]:
     """Opens a stream of many requests whose replies nobody reads yet."""
     with channel_to(server.address) as channel:
         stub: Any = AnalysisServiceStub(channel)
@@ -171,7 +173,7 @@ def vanishing(world: World) -> Tally:
     return tally
 
 
-def vanish(server: Server, truth: Truth, at: int, random: np.random.Generator) -> None:
+def vanish(server: Launched, truth: Truth, at: int, random: np.random.Generator) -> None:
     """Sends a call, one request or several on a stream, and is gone somewhere in the middle."""
     with wire_to(server.address) as wire:
         wire.greet()

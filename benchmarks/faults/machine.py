@@ -14,12 +14,13 @@ from typing import Any
 
 import grpc
 
+from benchmarks.family import descriptors as open_descriptors
 from benchmarks.faults.calls import Crowd, channel_to, code_of, good_call, judge_error, none
-from benchmarks.faults.process import Server
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.world import World
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
+from trunkline_serve.launch import Launched
 
 _CALLS = 200
 _FULL = Path("/dev/full")
@@ -74,7 +75,7 @@ def full_disk(world: World) -> Tally:
     """Lets no line of the log be written, from the start or from some size on."""
     tally = Tally("disk full for logs")
     if _FULL.exists():
-        with world.serving("--log-calls", log=str(_FULL)) as server:
+        with world.serving("--log-calls", log=_FULL) as server:
             _answers_on(server, world, tally)
     with world.serving("--log-calls") as server:
         limits = (_SMALL, resource.RLIM_INFINITY)
@@ -85,7 +86,7 @@ def full_disk(world: World) -> Tally:
     return tally
 
 
-def _answers_on(server: Server, world: World, tally: Tally) -> None:
+def _answers_on(server: Launched, world: World, tally: Tally) -> None:
     crowd = Crowd(server.address, world.truth, tally, callers=4)
     with crowd.calling():
         crowd.wait(_CALLS)
@@ -100,19 +101,19 @@ def descriptors(world: World) -> Tally:
         crowd = Crowd(server.address, world.truth, tally, callers=4)
         with crowd.calling(), contextlib.ExitStack() as stack:
             crowd.wait(_CALLS)
-            few = server.descriptors + _SPARE
+            few = open_descriptors(server.process) + _SPARE
             _, most = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (few, most))
             for _ in range(world.times(100) + 4 * _SPARE):
                 stack.enter_context(_connection(server))
             crowd.wait(_CALLS)
-            taken = few - server.descriptors
+            taken = few - open_descriptors(server.process)
             tally.check(f"{taken} descriptors were still free" if taken > 0 else "")
         with channel_to(server.address) as channel:
             good_call(channel, world.truth, tally)
     return tally
 
 
-def _connection(server: Server) -> socket.socket:
+def _connection(server: Launched) -> socket.socket:
     host, _, port = server.address.rpartition(":")
     return socket.create_connection((host, int(port)), 10)

@@ -14,23 +14,25 @@ from typing import Any
 import grpc
 import numpy as np
 
+from benchmarks.family import descriptors, resident
 from benchmarks.faults.calls import Crowd, channel_to, good_call, raw_call
 from benchmarks.faults.changing import swap
 from benchmarks.faults.clients import STAGES, ask_without_reading, read_at_last, vanish
 from benchmarks.faults.frames import wire_to
 from benchmarks.faults.inference import Requests
 from benchmarks.faults.malformed import many_malformed, mutation
-from benchmarks.faults.process import Server
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.texts import odd_requests
 from benchmarks.faults.world import World
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+from trunkline_serve.launch import Launched
 
 _PARTS = 5  # of the time: growth is from the second to the last, the first warms up
 _MOST_MEMORY = 0.1  # as a share
 _SLACK_MEMORY = 24.0  # MiB beside that
 _SLACK_DESCRIPTORS = 12
 _LINE_SECONDS = 60.0  # between two lines of news
+_MIB = 2**20
 _CALLS = 40
 _BURST = 20
 
@@ -68,7 +70,7 @@ class _Soak:
     """What the faults of a soak need."""
 
     world: World
-    server: Server
+    server: Launched
     channel: grpc.Channel
     tally: Tally
     bundles: Sequence[str]
@@ -163,8 +165,9 @@ def _go_round(
         crowd.wait(_CALLS)
         if fault is not _FAULTS[-1]:
             continue
-        now, server = time.monotonic(), state.server
-        soaked.samples.append((now - begin, server.memory, server.descriptors))
+        now, process = time.monotonic(), state.server.process
+        memory = resident(process) / _MIB
+        soaked.samples.append((now - begin, memory, descriptors(process)))
         if now - told > _LINE_SECONDS:
             told = now
             say(_news(now - begin, state.tally, soaked))

@@ -8,11 +8,12 @@ import time
 import grpc
 import psutil
 
+from benchmarks.family import family
 from benchmarks.faults.calls import Crowd, code_of, cut, is_ours, refused
 from benchmarks.faults.counted import HEARD
-from benchmarks.faults.process import Server
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.world import World
+from trunkline_serve.launch import Launched
 
 _BETWEEN = 120  # calls before each signal
 _FRONTS = 2
@@ -45,7 +46,7 @@ def sigterm_fronts(world: World) -> Tally:
     return tally
 
 
-def _end(server: Server, world: World, tally: Tally) -> Tally:
+def _end(server: Launched, world: World, tally: Tally) -> Tally:
     """Ends a server under load; returns what became of the calls."""
     crowd = Crowd(server.address, world.truth, Tally(tally.fault), allowed=_ending)
     with crowd.calling():
@@ -65,7 +66,7 @@ def _ending(error: grpc.RpcError) -> str:
     return _UNHEARD if bare else refused(error)
 
 
-def _check_heard(server: Server, tally: Tally) -> None:
+def _check_heard(server: Launched, tally: Tally) -> None:
     """Checks that whatever the server has heard of got its answer or its refusal from there."""
     (line,) = [one for one in server.log.read_text().splitlines() if one.startswith(HEARD)]
     heard = int(line.removeprefix(HEARD))
@@ -113,9 +114,10 @@ def _kill_part(world: World, fault: str, part: str) -> Tally:
     return tally
 
 
-def _victim(server: Server, part: str) -> psutil.Process:
+def _victim(server: Launched, part: str) -> psutil.Process:
     """Returns the child process that is a part; of several, the one started first."""
-    parts = [one for one in server.family if {"trunkline_serve.fronts", part} <= {*one.cmdline()}]
+    both, found = {"trunkline_serve.fronts", part}, family(server.process)
+    parts = [one for one in found if both <= {*one.cmdline()}]
     return min(parts, key=psutil.Process.create_time)
 
 

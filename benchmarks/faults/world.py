@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults.process import Server, serving
 from benchmarks.faults.truth import Truth
 from benchmarks.faults.versions import reversioned
 from trunkline.bundle import open_bundle
+from trunkline_serve.launch import Launched, serving
 
 VERSIONS = 3
 
@@ -38,8 +38,8 @@ class World:
         return max(1, round(count * self.size))
 
     def serving(
-        self, *flags: object, module: str = "trunkline", log: str = ""
-    ) -> AbstractContextManager[Server]:
+        self, *flags: object, module: str = "trunkline", log: Path | None = None
+    ) -> AbstractContextManager[Launched]:
         """Runs a server of the oldest version."""
         graph = ("--graph", self.truth.graph, "--threads", 2)
         return serving([self.versions[0]], *graph, *flags, module=module, log=log)

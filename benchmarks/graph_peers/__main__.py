@@ -4,11 +4,11 @@
 
 RUN is the checkpoint that BUNDLE was made of; torch runs it, the other engines run the bundle's
 padded fp32 graph. Each engine has a process of its own, and OpenVINO an environment of its own in
-.tools/peers; one that cannot be installed, does not start, or wants a GPU where there is none is
-reported with its reason. Before anything is timed, the logits of every engine are compared with
-those of onnxruntime. Then all take turns: Trunkline's packed graphs; and each engine on batches
-that are padded to their longest row (`padded`), and on one row after the other without padding
-(`singly`), since on a CPU that is often the quicker way. OpenVINO's fp32 has
+.tools/peers; one that cannot be installed, does not start, wants a GPU where there is none, or ends
+on the way is reported with its reason. Before anything is timed, the logits of every engine are
+compared with those of onnxruntime. Then all take turns: Trunkline's packed graphs; and each engine
+on batches that are padded to their longest row (`padded`), and on one row after the other without
+padding (`singly`), since on a CPU that is often the quicker way. OpenVINO's fp32 has
 INFERENCE_PRECISION_HINT f32: by itself it rounds to bf16 where the processor multiplies such
 matrices, and that takes turns too, as `OpenVINO, its own precision`. Ratios are taken within
 rounds; rounds with more than a tenth of the CPU time stolen do not count.
@@ -30,7 +30,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.graph_peers.engine import Answers, Difference, Engine, difference, running
+from benchmarks.graph_peers.engine import (
+    Answers,
+    Difference,
+    Engine,
+    Running,
+    difference,
+    running,
+)
 from benchmarks.graph_peers.turns import Task, read_batches, save_batches
 from benchmarks.record import record
 from benchmarks.serving.peers.work import padded_graph
@@ -145,10 +152,23 @@ def start(bench: Bench, engines: Sequence[Engine], stack: ExitStack) -> Found:
             found.failed[engine.name] = str(error)
             continue
         found.differences[engine.name] = apart
-        found.works |= {f"{engine.name}, {way}": partial(ready.tell, way) for way in WAYS}
+        found.works |= {
+            f"{engine.name}, {way}": partial(turn, ready, way, found.failed) for way in WAYS
+        }
     assert expected is not None
     _ours(bench, expected, found)
     return found
+
+
+def turn(engine: Running, way: str, failed: dict[str, str]) -> None:
+    """Gives an engine its turn; one that has ended gets no other."""
+    if engine.name in failed:
+        return
+    try:
+        engine.tell(way)
+    except ServerError as error:
+        failed[engine.name] = str(error)
+        print(error, file=sys.stderr, flush=True)
 
 
 def _ours(bench: Bench, expected: Answers, found: Found) -> None:
@@ -182,17 +202,18 @@ def _pairs(
                 yield value, right[name][at][: len(value)]
 
 
-def _timed(found: Found, rounds: int) -> Times:
-    """Measures all sides in turn; one that ends on the way takes the whole run with it.
+def timed(found: Found, rounds: int) -> Times:
+    """Measures all sides in turn; of an engine that ends on the way there are no times.
 
     Raises:
         RuntimeFault: No round was measured on an undisturbed machine.
-        ServerError: An engine has ended.
     """
     times = in_turn(found.works, rounds)
-    if not times.seconds[f"{REFERENCE.name}, padded"]:
+    if times.left_out == rounds:
         raise RuntimeFault("too much CPU time was stolen in every round; try again later")
-    return times
+    gone = {f"{name}, {way}" for name in found.failed for way in WAYS}
+    seconds = {name: row for name, row in times.seconds.items() if name not in gone}
+    return Times(seconds, times.left_out)
 
 
 def _figures(bench: Bench, found: Found, times: Times) -> dict[str, dict[str, Any]]:
@@ -236,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads = given.threads or available_cpus()
         bench = Bench(given.run, bundle, threads, batches, Path(aside))
         found = start(bench, engines, stack)
-        times = _timed(found, given.rounds)
+        times = timed(found, given.rounds)
     figures = _figures(bench, found, times)
     print(_table(figures, found.failed))
     print(
@@ -256,11 +277,10 @@ def _body(
     figures: Mapping[str, Any],
     failed: Mapping[str, str],
 ) -> dict[str, Any]:
-    counted = len(times.seconds[f"{REFERENCE.name}, padded"])
     return {
         "note": given.note,
         "threads": bench.threads,
-        "rounds": {"counted": counted, "left_out": times.left_out},
+        "rounds": {"counted": given.rounds - times.left_out, "left_out": times.left_out},
         "tokens": tokens_of(bench.batches),
         "engines": {one.name: list(one.requirements) for one in ENGINES},
         "figures": figures,

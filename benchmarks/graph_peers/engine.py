@@ -20,8 +20,8 @@ from benchmarks.graph_peers.turns import Task, read_batches
 from benchmarks.serving.peers.environment import ROOT, python_of
 from benchmarks.serving.processes import ServerError
 from trunkline.kinds import Output
+from trunkline_serve.launch import last_words
 
-_TOLD = 300  # characters of an engine's last words
 _EXACT = 1e-4  # sums in another order differ by a hundredth of that
 _ROUNDED = 0.3  # the gates of a bundle say what int8 costs; this finds other work
 
@@ -94,14 +94,13 @@ class Running:
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if not line:
+        if not line.endswith("\n"):  # it may end in the middle of one
             raise self._ended()
         found: Mapping[str, Any] = json.loads(line)
         return found
 
     def _ended(self) -> ServerError:
-        lines = self._log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
-        return ServerError(f"{self.name}: ended: {lines[-1][:_TOLD]}")
+        return ServerError(f"{self.name}: ended: {last_words(self._log)}")
 
 
 @contextmanager

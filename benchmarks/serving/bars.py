@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.bars import Bar
 from benchmarks.record import record
 from benchmarks.serving import options
-from benchmarks.serving.judge import bars, figures, table
+from benchmarks.serving.judge import bars, figures, shared, table
 from benchmarks.serving.overload import Overload, overload
 from benchmarks.serving.peers.choose import Choice, choose
 from benchmarks.serving.peers.registry import PEERS, described
@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise RuntimeFault("too much CPU time was stolen in every round; try again later")
     precisions = _precisions(given)
     found = bars(good, precisions, given.peers, run.pushed)
-    print(table(found, figures(good)))
+    print(table(found, shared(good, precisions), figures(good)))
     for name, reason in _reasons(run).items():
         print(f"{name}: took no part: {reason}")
     print(f"{len(good)} of {len(run.rounds)} rounds count")
@@ -224,6 +224,7 @@ def _body(
         },
         "rounds": {"counted": len(good), "left_out": len(run.rounds) - len(good)},
         "bars": [bar.to_dict(command) for bar in found],
+        "shared": shared(good, given.graphs),
         "figures": figures(good),
         "peers": {name: one.to_dict() for name, one in run.choices.items()},
         "failed": run.failed,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchmarks.family import cpu_seconds
 from benchmarks.serving.curves_points import Turn, X, length_points, point, told
 from benchmarks.serving.curves_sides import Curve, Sides
 from benchmarks.serving.generators import Generators
@@ -221,9 +222,9 @@ def take(side: Curve, order: Order, generators: Generators, more: Mapping[str, f
     """
     stolen = cpu_times()
     with side.server.turn():
-        cpu, before = side.server.cpu_seconds(), _scrape(side)
+        cpu, before = cpu_seconds(side.server.process), _scrape(side)
         (report,) = generators.run(order)
-        after, spent = _scrape(side), side.server.cpu_seconds() - cpu
+        after, spent = _scrape(side), cpu_seconds(side.server.process) - cpu
     return Turn(
         report=report,
         server_cpu_seconds=spent,

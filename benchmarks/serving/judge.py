@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.bars import Bar, show
@@ -20,7 +20,7 @@ GOODPUT = 0.95
 REFUSAL_MS = 20.0
 MEMORY_GROWTH = 1.05  # what resident memory may differ by between two looks at a server at work
 HEALTH_MS = 50.0
-_PLAIN = "plain"
+_PLAIN, _PER_TASK = "plain", "one-per-task"
 
 
 def bars(
@@ -92,6 +92,16 @@ def _pushed(run: Overload) -> list[Bar]:
     ]
 
 
+def shared(rounds: Sequence[Round], graphs: Iterable[str]) -> dict[str, list[float]]:
+    """Returns how many times the tokens of a server per task one for all did, round by round.
+
+    There is no bar for that: a server per task computes the encoder once for each.
+    """
+    named = {f"{served_name(graph)} over a server per task": served_name(graph) for graph in graphs}
+    found = {what: ratios(rounds, name, _PER_TASK) for what, name in named.items()}
+    return {what: values for what, values in found.items() if values}
+
+
 def figures(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
     """Returns what each side did: medians over rounds, and the range of its throughput."""
     return {name: _figures(turns_of(rounds, name)) for name in names_of(rounds)}
@@ -114,11 +124,21 @@ def _middle(values: Sequence[float | None]) -> float | None:
     return round(statistics.median(there), 2) if there else None
 
 
-def table(found: Sequence[Bar], sides: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns bars and sides as lines of text."""
+def table(
+    found: Sequence[Bar],
+    others: Mapping[str, Sequence[float]],
+    sides: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Returns bars, ratios without a bar, and sides as lines of text."""
     lines = [show(bar.to_dict()) for bar in found]
+    lines += [_without_bar(name, values) for name, values in others.items()]
     lines += ["", f"{'':28}{'tokens/s':>10}{'docs/s':>10}{'p50 ms':>10}{'p99 ms':>10}"]
     return "\n".join([*lines, *(_line(name, row) for name, row in sides.items())])
+
+
+def _without_bar(name: str, values: Sequence[float]) -> str:
+    spread = f"{min(values):.3g} - {max(values):.3g}"
+    return f"{name:68}{statistics.median(values):8.4g}{spread:>16}  no bar"
 
 
 def _line(name: str, row: Mapping[str, Any]) -> str:

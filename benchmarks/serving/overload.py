@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from benchmarks.family import resident
 from benchmarks.serving.load import Open, Order, Report
 from benchmarks.serving.processes import Server
 from benchmarks.serving.sides import Served
@@ -169,12 +170,12 @@ def growth(memory: Sequence[float]) -> float:
 @contextmanager
 def _watched(server: Server, seconds: float) -> Iterator[list[int]]:
     """Gives the resident memory of a server, looked at while the block runs."""
-    memory = [server.resident()]
+    memory = [resident(server.process)]
     done = threading.Event()
 
     def look() -> None:
         while not done.wait(seconds / _LOOKS):
-            memory.append(server.resident())
+            memory.append(resident(server.process))
 
     watch = threading.Thread(target=look)
     watch.start()

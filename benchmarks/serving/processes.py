@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks.family import family
 from benchmarks.serving.targets import Failed, Refused, Target
 from trunkline.errors import TrunklineError
+from trunkline_serve.launch import last_words, launched
 
 _START_SECONDS = 120  # Ray Serve takes most of a minute on two busy CPUs
-_STOP_SECONDS = 15
 _PAUSE = 0.2
-_TOLD = 300  # characters of a server's last words
 
 
 class ServerError(TrunklineError):
@@ -70,53 +69,12 @@ class Server:
     def check_alive(self) -> None:
         """Raises ServerError, with what it printed last, if the server has ended."""
         if self.process.poll() is not None:
-            raise ServerError(f"{self.name}: ended: {_last_words(self.log)}")
+            raise ServerError(f"{self.name}: ended: {last_words(self.log)}")
 
-    def cpu_seconds(self) -> float:
-        """Returns the CPU time of all its processes so far."""
-        return self._total(_cpu_seconds)
-
-    def resident(self) -> int:
-        """Returns the resident memory of all its processes, in bytes."""
-        return int(self._total(lambda one: one.memory_info().rss))
-
-    def stop(self) -> None:
-        """Ends the server and everything it started."""
-        self.thaw()
-        found = self._signal(signal.SIGTERM)
-        _, left = psutil.wait_procs(found, _STOP_SECONDS)
-        for one in left:
-            one.kill()
-        # Children that had outlived their parent already.
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    def _signal(self, number: int) -> list[psutil.Process]:
-        """Sends a signal to all its processes and returns them."""
-        found = self._processes()
-        for one in found:
+    def _signal(self, number: int) -> None:
+        for one in family(self.process):
             with suppress(psutil.NoSuchProcess):
                 one.send_signal(number)
-        return found
-
-    def _total(self, read: Callable[[psutil.Process], float]) -> float:
-        found = 0.0
-        for one in self._processes():
-            with suppress(psutil.NoSuchProcess):  # it may end any time
-                found += read(one)
-        return found
-
-    def _processes(self) -> list[psutil.Process]:
-        try:
-            first = psutil.Process(self.process.pid)
-            return [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def free_port() -> int:
@@ -152,20 +110,37 @@ def started(
     Raises:
         ServerError: It did not start; has the last line that it printed.
     """
-    variables = os.environ | (environment or {})
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            command, stdout=out, stderr=out, env=variables, start_new_session=True
-        ) as process,
-    ):
+    running = launched(command, log, environment=environment, session=True)
+    with _nothing_left() as left, running as process:
         server = Server(name, target, process, log)
         try:
             asyncio.run(_answers(server, probe))
-            server.freeze()
-            yield server
+            with standing(server):
+                yield server
         finally:
-            server.stop()
+            left.extend(family(process))
+
+
+@contextmanager
+def _nothing_left() -> Iterator[list[psutil.Process]]:
+    """Kills what is still there of the processes of a list: a server may forget its children."""
+    left: list[psutil.Process] = []
+    try:
+        yield left
+    finally:
+        for one in left:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+@contextmanager
+def standing(server: Server) -> Iterator[None]:
+    """Has a server stand still while the block runs, but for its turns."""
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
 
 
 async def _answers(server: Server, probe: bytes) -> None:
@@ -181,15 +156,7 @@ async def _answers(server: Server, probe: bytes) -> None:
         except (Failed, Refused) as error:
             said = str(error)
         await asyncio.sleep(_PAUSE)
-    raise ServerError(f"{server.name}: not ready ({said}): {_last_words(server.log)}")
-
-
-def _last_words(log: Path) -> str:
-    """Returns the last line that names an error, or else the last line."""
-    printed = log.read_text(errors="replace").splitlines()
-    lines = [line.strip() for line in printed if any(map(str.isalpha, line))]
-    named = [line for line in lines if "Error: " in line]
-    return (named or lines or ["it printed nothing"])[-1][:_TOLD]
+    raise ServerError(f"{server.name}: not ready ({said}): {last_words(server.log)}")
 
 
 async def replies(target: Target, requests: Sequence[bytes]) -> list[bytes]:

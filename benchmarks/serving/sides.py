@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+from benchmarks.family import cpu_seconds
 from benchmarks.serving.generators import Generators
 from benchmarks.serving.load import Closed, Loop, Order, Report
 from benchmarks.serving.peers.answers import Likeness, same
 from benchmarks.serving.peers.options import Options, Setting
 from benchmarks.serving.peers.registry import Body, Peer
 from benchmarks.serving.peers.work import padded_graph, to_json
-from benchmarks.serving.processes import Server, ServerError, free_port, replies, started
+from benchmarks.serving.processes import (
+    Server,
+    ServerError,
+    free_port,
+    replies,
+    standing,
+    started,
+)
 from benchmarks.serving.targets import Expired, Failed, GrpcTarget, Refused
 from benchmarks.serving.traffic import Traffic
 from trunkline import Model, load
 from trunkline.bundle import open_bundle
+from trunkline.errors import Unavailable
 from trunkline.kinds import Output
 from trunkline.v1 import analysis_service_pb2 as pb
+from trunkline_serve.launch import serving
 from trunkline_serve.rpc.requests import request_to_pb, results_from_pb
 
 ANALYZE = "/trunkline.v1.AnalysisService/Analyze"
@@ -201,9 +210,9 @@ class Served:
     def turn(self, seconds: float) -> Turn:
         """Puts the server under the load of the closed loop."""
         with self.server.turn():
-            before = self.server.cpu_seconds()
+            before = cpu_seconds(self.server.process)
             (report,) = self._bench.generators.run(self.order(self.loop(), seconds))
-            return Turn.of(report, self.server.cpu_seconds() - before)
+            return Turn.of(report, cpu_seconds(self.server.process) - before)
 
     def loop(self) -> Loop:
         """Returns the closed loop of the run."""
@@ -261,16 +270,18 @@ def trunkline_served(bench: Bench, graph: str, *options: str) -> Iterator[Served
     Raises:
         ServerError: The server does not start, or its answers differ.
     """
-    port = free_port()
-    command = [sys.executable, "-m", "trunkline", "serve", str(bench.bundle)]
-    command += ["--port", str(port), "--graph", graph, "--allow-ungated"]
-    command += ["--threads", str(bench.threads), *options]
+    flags = ["--graph", graph, "--allow-ungated", "--threads", bench.threads, *options]
+    log = bench.logs / f"{graph}.log"
     documents = bench.traffic.documents
     requests = [request_to_pb([one], "", 0).SerializeToString() for one in documents]
-
-    target = GrpcTarget(f"127.0.0.1:{port}", ANALYZE)
-    log = bench.logs / f"{graph}.log"
-    with started(served_name(graph), target, command, probe=requests[0], log=log) as server:
+    name = served_name(graph)
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(serving([bench.bundle], *flags, log=log))
+        except Unavailable as error:
+            raise ServerError(f"{name}: {error}") from None
+        server = Server(name, GrpcTarget(found.address, ANALYZE), found.process, log)
+        stack.enter_context(standing(server))
         yield Served(bench, server, requests)
 
 

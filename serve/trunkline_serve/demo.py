@@ -17,8 +17,8 @@ import trunkline
 from trunkline import Document, DocumentResult, Question
 from trunkline.errors import MissingExtra, TrunklineError
 from trunkline.files import write_whole
-from trunkline_serve.bench.target import served
 from trunkline_serve.client import Client
+from trunkline_serve.launch import serving
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _STAMP = "made-from.txt"
@@ -81,9 +81,9 @@ def _train(config: Path, encoder: str, run: Path) -> None:
 
 def _ask(bundle: Path) -> None:
     print(f"\n$ trunkline serve {bundle} --port 0", flush=True)
-    with served(bundle, None) as address:
-        print(f"serving on {address}; asking over gRPC:\n", flush=True)
-        with Client(address) as client:
+    with serving([bundle]) as server:
+        print(f"serving on {server.address}; asking over gRPC:\n", flush=True)
+        with Client(server.address) as client:
             results: list[DocumentResult] = client.analyze(_DOCUMENTS)
         print("\n\n".join(map(str, results)), flush=True)
     _measure(bundle)

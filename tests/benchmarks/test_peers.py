@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 
 import trunkline
+from benchmarks.graph_peers.__main__ import Found, timed, turn
 from benchmarks.graph_peers.engine import Difference, Engine, difference, running
 from benchmarks.graph_peers.turns import Task, read_batches, rows, save_batches
 from benchmarks.serving.generators import Generators
@@ -57,10 +59,17 @@ def traffic(model: Model) -> Traffic:
     return Traffic("five-tasks", documents, prepared, "here")
 
 
-@pytest.fixture
-def bench(bundle: Path, model: Model, traffic: Traffic, tmp_path: Path) -> Iterator[Bench]:
+@pytest.fixture(scope="module")
+def generators() -> Iterator[Generators]:
     with Generators(1) as generators:
-        yield Bench(bundle, traffic, expected_of(model, traffic), generators, 2, 1, tmp_path)
+        yield generators
+
+
+@pytest.fixture
+def bench(
+    bundle: Path, model: Model, traffic: Traffic, generators: Generators, tmp_path: Path
+) -> Bench:
+    return Bench(bundle, traffic, expected_of(model, traffic), generators, 2, 1, tmp_path)
 
 
 def test_bodies_joined_come_apart_again() -> None:
@@ -211,3 +220,20 @@ def test_single_rows_have_no_padding(task: Task) -> None:
     lengths = batch["attention_mask"].sum(axis=1).tolist()
     assert [one["input_ids"].shape for one in rows(batch)] == [(1, length) for length in lengths]
     assert all(np.all(one["attention_mask"] == 1) for one in rows(batch))
+
+
+def test_an_engine_that_ends_on_the_way_is_reported_and_the_others_go_on(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline_export.speed.MOST_STOLEN", 1.0)  # a busy machine is no failure
+    found = Found()
+    with running(ENGINE, task, tmp_path / "log") as engine:
+        for way in ("padded", "singly"):
+            found.works[f"{engine.name}, {way}"] = partial(turn, engine, way, found.failed)
+        found.works["fatal"] = partial(turn, engine, "no such way", found.failed)
+        found.works["other"] = lambda: None
+        times = timed(found, 3)
+    assert found.failed.keys() == {ENGINE.name}
+    assert "ended: KeyError: 'no such way'" in found.failed[ENGINE.name]
+    assert set(times.seconds) == {"fatal", "other"}
+    assert len(times.seconds["other"]) == 3

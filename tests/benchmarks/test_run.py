@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,12 +77,70 @@ def test_a_loss_within_the_noise_is_none() -> None:
 
 
 def test_a_small_loss_is_none_however_steady() -> None:
-    (one,) = smoke.judge({"a": [1.95, 1.95]}, {"a": [2.1]})
+    (one,) = smoke.judge({"a": [1.95] * 3}, {"a": [2.1]})
     assert not one.lost
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    assert smoke.judge({"a": [], "b": [1.0]}, {"a": [1.0]}) == []
+    assert smoke.judge({"a": [0.1, 0.1], "b": [1.0] * 3}, {"a": [1.0]}) == []
+
+
+STEADY, LOST = {"a": [2.0] * 3}, {"a": [1.0] * 3}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "holds"),
+    [
+        ([STEADY], True),
+        ([LOST, LOST], False),
+        ([LOST, STEADY], True),
+        ([LOST, {"a": []}], True),
+        ([{"a": []}], True),
+    ],
+)
+def test_a_loss_counts_if_it_is_seen_twice(
+    attempts: list[smoke.Ratios], holds: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = iter(attempts)
+    assert smoke.hold(lambda: next(left), {"a": [2.0]}) == holds
+    assert next(left, None) is None
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 * len(attempts) - 1
+    assert ("nothing can be judged: others took too much CPU time" in said) == (
+        {"a": []} in attempts
+    )
+
+
+def test_too_few_rounds_are_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graphs, served = iter([[1.0] * 3]), iter([[2.0], [2.1, 2.2]])
+    monkeypatch.setattr(smoke, "graph_ratios", lambda *given: {"g": next(graphs)})
+    monkeypatch.setattr(smoke, "served_ratios", lambda *given: {"s": next(served)})
+    monkeypatch.setattr(smoke, "busy", lambda: False)
+    checkpoint: Any = None
+    assert smoke.measure(checkpoint, tmp_path) == {"g": [1.0] * 3, "s": [2.0, 2.1, 2.2]}
+
+
+@pytest.mark.parametrize("option", [[], ["--store"]])
+def test_on_a_busy_machine_nothing_is_measured_nor_stored(
+    option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = next(iter(json.loads(smoke.STORED.read_text())))
+    monkeypatch.setattr(smoke, "kind_of", lambda machine: kind)
+    monkeypatch.setattr(smoke.psutil, "cpu_percent", lambda seconds: 60.0)
+    before = smoke.STORED.read_bytes()
+    assert smoke.main(["--encoder", "nowhere", *option]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "nothing can be judged: others took too much CPU time"
+    assert smoke.STORED.read_bytes() == before
+
+
+def test_on_a_machine_without_stored_ratios_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(smoke, "kind_of", lambda machine: "abacus, 1 cpus")
+    assert smoke.main(["--encoder", "nowhere"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "nothing is stored for machines of this kind (abacus, 1 cpus): not judged"
 
 
 def test_machines_are_of_a_kind_by_instructions_and_cpus() -> None:

@@ -1,11 +1,6 @@
-import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -20,6 +15,7 @@ from trunkline import Model
 from trunkline.errors import BundleError, ConfigError, Unavailable
 from trunkline_serve.client import Client
 from trunkline_serve.commands import serve
+from trunkline_serve.launch import serving
 from trunkline_serve.rpc.server import SERVICES
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -126,35 +122,16 @@ def test_a_taken_port_is_told(host: Loop, model: Model, address: str) -> None:
         pass
 
 
-@contextmanager
-def command(*arguments: str | Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    line = [sys.executable, "-m", "trunkline", "serve", *map(str, arguments)]
-    with subprocess.Popen(
-        line,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environ},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_serves_and_ends_on_a_signal(
     bundle: Path, model: Model, number: signal.Signals
 ) -> None:
-    with command(bundle, "--port", "0", "--threads", "1") as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("serving tiny version 1 on 127.0.0.1:")
-        with Client(line.split()[-1]) as client:
+    with serving([bundle], "--threads", 1) as server:
+        assert server.out.read_text() == f"serving tiny version 1 on {server.address}\n"
+        with Client(server.address) as client:
             assert client.analyze("Ada in Rome") == model.analyze("Ada in Rome")
-        process.send_signal(number)
-        _, log = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+        assert server.end(number) == 0
+        log = server.log.read_text()
     assert f"{bundle}: runs padded-fp32" in log
     assert "2 golden texts as expected" in log
     assert len(log.splitlines()) == 5
@@ -163,40 +140,38 @@ def test_the_command_serves_and_ends_on_a_signal(
 
 def test_the_command_heeds_a_file_and_variables(bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
-    file.write_text("[listen]\nport = 0\n[compute]\nthreads = 1\n[limits]\nmax_documents = 3\n")
-    with command(bundle, "--config", file, TRUNKLINE_LIMITS_MAX_QUESTIONS="2") as process:
-        assert process.stdout is not None
-        with Client(process.stdout.readline().split()[-1]) as client:
-            limits = client.describe().limits
+    file.write_text("[compute]\nthreads = 1\n[limits]\nmax_documents = 3\n")
+    variables = {"TRUNKLINE_LIMITS_MAX_QUESTIONS": "2"}
+    with (
+        serving([bundle], "--config", file, environment=variables) as server,
+        Client(server.address) as client,
+    ):
+        limits = client.describe().limits
     assert (limits.max_documents, limits.max_questions) == (3, 2)
 
 
 def test_a_second_signal_does_not_wait_for_the_drain(bundle: Path) -> None:
-    with command(bundle, "--port", "0", "--threads", "1") as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().split()[-1]
-        with grpc.insecure_channel(address) as channel:
-            # The server waits a second for this call, which does not end by itself.
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            assert next(watch).status == SERVING
-            process.send_signal(signal.SIGTERM)
-            assert next(watch).status == NOT_SERVING
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == -signal.SIGTERM
+    with (
+        serving([bundle], "--threads", 1) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        # The server waits a second for this call, which does not end by itself.
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == SERVING
+        server.process.terminate()
+        assert next(watch).status == NOT_SERVING
+        assert server.end(signal.SIGTERM) == -signal.SIGTERM
 
 
 def test_the_service_manager_hears_of_start_and_end(bundle: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(PATIENCE)
-        address = manager.getsockname()
-        with command(bundle, "--port", "0", NOTIFY_SOCKET=address) as process:
+        variables = {"NOTIFY_SOCKET": manager.getsockname()}
+        with serving([bundle], environment=variables) as server:
             assert manager.recv(64) == b"READY=1"
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("serving ")
-            process.send_signal(signal.SIGTERM)
+            assert server.end(signal.SIGTERM) == 0
             assert manager.recv(64) == b"STOPPING=1"
-            assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(

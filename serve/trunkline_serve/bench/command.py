@@ -22,10 +22,10 @@ from trunkline_serve.bench.load import Extent
 from trunkline_serve.bench.machine import commit, describe_machine, versions
 from trunkline_serve.bench.report import figures, kept, table
 from trunkline_serve.bench.rounds import MOST_STOLEN, Plan, Round, measure
-from trunkline_serve.bench.target import served
 from trunkline_serve.bench.texts import SHORT, load_texts
 from trunkline_serve.client import Client
 from trunkline_serve.description import Description
+from trunkline_serve.launch import serving
 
 _ADDRESS = re.compile(r"(\S+):(\d+)")
 _NOTE = (
@@ -48,9 +48,8 @@ def bench(argv: Sequence[str]) -> int:
         address = given.target
         if Path(address).is_dir() or not _ADDRESS.fullmatch(address):
             model = trunkline.load(address, given.threads, **graph_options(given))
-            address = stack.enter_context(
-                served(Path(address), given.threads, model.graph, given.device)
-            )
+            flags = _flags(given, model)
+            address = stack.enter_context(serving([Path(address)], *flags)).address
         with Client(address) as client:
             description = client.describe()
         plan = _plan(given, address, model, description)
@@ -78,6 +77,12 @@ def _numbers(text: str) -> list[int]:
     if min(numbers) < 1:
         raise ValueError("at least one caller")
     return numbers
+
+
+def _flags(given: argparse.Namespace, model: Model) -> list[object]:
+    """Returns the flags that have a server run the same graph at the same place."""
+    flags = ["--graph", model.graph.file, "--allow-ungated", "--device", given.device]
+    return flags if given.threads is None else [*flags, "--threads", given.threads]
 
 
 def _plan(

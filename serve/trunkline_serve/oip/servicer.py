@@ -15,10 +15,10 @@ from trunkline_serve.oip.answers import Answering, aside
 from trunkline_serve.oip.catalogue import Catalogue, version_of
 from trunkline_serve.oip.descriptions import config_to_pb, metadata_to_pb
 from trunkline_serve.oip.statistics import Statistics
-from trunkline_serve.oip.stream import in_order
 from trunkline_serve.oip.tensors import write_outputs
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 from trunkline_serve.rpc.methods import Context, service_handler
+from trunkline_serve.rpc.replies import replies
 from trunkline_serve.rpc.servicers import deadline_of
 from trunkline_serve.rpc.status import status_of
 
@@ -140,7 +140,8 @@ class InferenceServicer:
             response.parameters[_FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
-        return in_order(requests, answer, self._engine.settings.limits.max_stream_requests)
+        most = self._engine.settings.limits.max_stream_requests
+        return replies(requests, answer, most, in_order=True)
 
     async def _infer(
         self, request: pb.ModelInferRequest, deadline: float | None

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.serve.hosting import PATIENCE, wait_for
 from trunkline import Document, DocumentResult
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
+from trunkline_serve.launch import serving
 from trunkline_serve.rpc.requests import request_to_pb, results_from_pb
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -27,7 +27,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Family:
     """A supervisor and its children."""
 
-    def __init__(self, supervisor: "subprocess.Popen[str]", address: str) -> None:
+    def __init__(self, supervisor: "subprocess.Popen[bytes]", address: str) -> None:
         self.supervisor = supervisor
         self.address = address
         self.port = int(address.rpartition(":")[2])
@@ -73,21 +73,12 @@ def own_channel(address: str) -> grpc.Channel:
 
 
 @contextmanager
-def family(*arguments: str | Path, fronts: int = 2) -> Iterator[Family]:
+def family(bundle: Path, *flags: str | Path, fronts: int = 2) -> Iterator[Family]:
     """Runs `trunkline serve` with several fronts; interrupts it if the test has not ended it."""
-    command = [sys.executable, "-m", "trunkline", "serve", *map(str, arguments)]
-    command += ["--port", "0", "--threads", "1", "--fronts", str(fronts)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, "it did not start"
-            yield Family(process, line.split()[-1])
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()
+    with serving([bundle], "--threads", 1, "--fronts", fronts, *flags) as server:
+        yield Family(server.process, server.address)
+        if server.process.poll() is None:
+            assert server.end(signal.SIGINT) == 0
 
 
 class Caller(threading.Thread):

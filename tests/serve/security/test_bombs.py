@@ -1,9 +1,6 @@
 """Messages made to exhaust the server are refused, and it goes on with as much memory as before."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -13,6 +10,7 @@ import pytest
 from tests.serve.hosting import PATIENCE, Loop
 from tests.serve.security.echo import ECHO, echoing
 from trunkline.v1 import analysis_service_pb2 as pb
+from trunkline_serve.launch import Launched, serving
 from trunkline_serve.security.compression import compression_options
 
 MIB = 1024 * 1024
@@ -24,10 +22,10 @@ GZIP, DEFLATE = grpc.Compression.Gzip, grpc.Compression.Deflate
 class Server:
     """A server in a process of its own, whose memory and time can be seen."""
 
-    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
-        self.address = address
-        self._folder = Path(f"/proc/{process.pid}")
-        self._process = psutil.Process(process.pid)
+    def __init__(self, launched: Launched) -> None:
+        self.address = launched.address
+        self._folder = Path(f"/proc/{launched.process.pid}")
+        self._process = psutil.Process(launched.process.pid)
 
     def seconds(self) -> float:
         """Returns the CPU time it has taken."""
@@ -44,23 +42,10 @@ class Server:
         (self._folder / "clear_refs").write_text("5")
 
 
-@contextmanager
-def process(bundle: Path) -> Iterator[Server]:
-    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as running:
-        try:
-            assert running.stdout is not None
-            yield Server(running, running.stdout.readline().split()[-1])
-        finally:
-            running.kill()
-
-
 @pytest.fixture(scope="module")
 def server(bundle: Path) -> Iterator[Server]:
-    with process(bundle) as server:
-        yield server
+    with serving([bundle], "--threads", 1) as launched:
+        yield Server(launched)
 
 
 def send(
@@ -128,7 +113,8 @@ def test_a_bomb_is_refused_at_once_and_leaves_no_trace(server: Server, case: str
 
 def test_many_bombs_do_not_add_up(bundle: Path) -> None:
     bombs = [(bytes(20 * MIB), GZIP), (nested(100_000), GZIP), (bytes(5 * MIB), None)]
-    with process(bundle) as server:
+    with serving([bundle], "--threads", 1) as launched:
+        server = Server(launched)
         for message, compression in bombs * 2:
             send(server.address, message, compression)
         settled = server.memory("VmRSS")

@@ -1,8 +1,7 @@
 """Texts are the callers': no log has them, at any level."""
 
 import logging
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import grpc
@@ -11,6 +10,7 @@ import pytest
 from tests.serve.hosting import PATIENCE, Loop, watched
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
+from trunkline_serve.launch import serving
 
 MARKER = "Zanzibarquokka"
 LONG = MARKER + "x" * 300_000
@@ -79,17 +79,10 @@ def test_no_record_of_any_logger_has_a_text(
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_line_of_the_command_has_a_text(bundle: Path, form: str) -> None:
-    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
-    command += ["--threads", "1", "--log-level", "debug", "--log-calls", "--log-format", form]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            send_all(process.stdout.readline().split()[-1])
-            process.terminate()
-            out, err = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
-    assert "serving" in err
-    assert MARKER not in out + err
+    flags = ["--threads", 1, "--log-level", "debug", "--log-calls", "--log-format", form]
+    with serving([bundle], *flags) as server:
+        send_all(server.address)
+        assert server.end(signal.SIGTERM) == 0
+        printed = [file.read_text() for file in (server.out, server.log)]
+    assert all("serving" in one for one in printed)
+    assert not any(MARKER in one for one in printed)

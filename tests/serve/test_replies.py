@@ -1,4 +1,4 @@
-"""Answers in the order of their requests, while several are worked on."""
+"""Replies of a stream, in order or as they are ready, while several are worked on."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.serve.hosting import PATIENCE
-from trunkline_serve.oip.stream import in_order
+from trunkline_serve.rpc.replies import replies
 
 
 async def each(items: Sequence[int]) -> AsyncIterator[int]:
@@ -45,8 +45,14 @@ async def settle() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(delays=st.lists(st.integers(0, 5), max_size=12), most=st.integers(1, 4))
-def test_replies_come_in_order_whichever_is_done_first(delays: list[int], most: int) -> None:
+@given(
+    delays=st.lists(st.integers(0, 5), max_size=12),
+    most=st.integers(1, 4),
+    in_order=st.booleans(),
+)
+def test_every_request_has_its_reply_and_in_order_if_wanted(
+    delays: list[int], most: int, in_order: bool
+) -> None:
     working = high = 0
 
     async def answer(at: int) -> int:
@@ -59,36 +65,40 @@ def test_replies_come_in_order_whichever_is_done_first(delays: list[int], most: 
         return at
 
     async def collect() -> list[int]:
-        return [reply async for reply in in_order(each(range(len(delays))), answer, most)]
+        found = replies(each(range(len(delays))), answer, most, in_order=in_order)
+        return [reply async for reply in found]
 
-    assert run(collect()) == list(range(len(delays)))
+    found, asked = run(collect()), list(range(len(delays)))
+    assert (found if in_order else sorted(found)) == asked
     assert high <= most
 
 
-def test_no_more_is_begun_than_may_be_unanswered() -> None:
+@pytest.mark.parametrize("in_order", [False, True])
+def test_no_more_is_begun_than_may_be_unanswered(in_order: bool) -> None:
     async def work() -> None:
         answers = Answers()
-        replies = in_order(each(range(9)), answers, 3)
-        first = asyncio.ensure_future(anext(replies))
+        found = replies(each(range(9)), answers, 3, in_order=in_order)
+        first = asyncio.ensure_future(anext(found))
         await settle()
         assert answers.begun == [0, 1, 2]
         answers.go.set()
         assert await first == 0
         await settle()
         assert answers.begun == [0, 1, 2], "the first reply is not yet taken"
-        assert await anext(replies) == -1
+        assert await anext(found) == -1
         await settle()
         assert answers.begun == [0, 1, 2, 3]
-        assert [reply async for reply in replies] == [-at for at in range(2, 9)]
+        assert [reply async for reply in found] == [-at for at in range(2, 9)]
 
     run(work())
 
 
-def test_what_is_begun_is_cancelled_when_the_caller_goes() -> None:
+@pytest.mark.parametrize("in_order", [False, True])
+def test_what_is_begun_is_cancelled_when_the_caller_goes(in_order: bool) -> None:
     async def work() -> None:
         answers = Answers()
-        replies = in_order(each(range(9)), answers, 3)
-        first = asyncio.ensure_future(anext(replies))
+        found = replies(each(range(9)), answers, 3, in_order=in_order)
+        first = asyncio.ensure_future(anext(found))
         await settle()
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -109,9 +119,36 @@ def test_what_ends_the_requests_is_raised_behind_the_replies() -> None:
     async def work() -> None:
         answers = Answers()
         answers.go.set()
-        replies = in_order(broken(), answers, 4)
-        assert [await anext(replies), await anext(replies)] == [-1, -2]
+        found = replies(broken(), answers, 4, in_order=True)
+        assert [await anext(found), await anext(found)] == [-1, -2]
         with pytest.raises(ValueError, match="unreadable"):
-            await anext(replies)
+            await anext(found)
+
+    run(work())
+
+
+def test_replies_come_as_they_are_ready() -> None:
+    async def answer(at: int) -> int:
+        for _ in range(5 - at):
+            await asyncio.sleep(0)
+        return at
+
+    async def collect() -> list[int]:
+        return [reply async for reply in replies(each(range(5)), answer, 5)]
+
+    assert run(collect()) == [4, 3, 2, 1, 0]
+
+
+def test_what_ends_the_requests_ends_replies_that_need_not_be_in_order() -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("unreadable")
+
+    async def work() -> None:
+        answers = Answers()
+        with pytest.raises(ValueError, match="unreadable"):
+            await anext(replies(broken(), answers, 4))
+        await settle()
+        assert answers.cancelled == answers.begun
 
     run(work())
