@@ -3,11 +3,13 @@
     make bench-smoke
     python -m benchmarks.smoke --encoder NAME [--store]
 
-Trains on a handful of the demo's examples (weights do not matter here), exports, and takes turns:
-some three and a half minutes on two cores. Only ratios within a round are looked at, never times. A
-ratio is lost if its median fell by more than a tenth of the stored one and by more than its own
-rounds lie apart. Ratios depend on the processor's instructions: they are stored by kind of machine,
-and on a kind that has none nothing is judged, which is said. `--store` stores this machine's.
+Exports an untrained model of the demo's shape (weights do not matter here), and has its graphs and
+its server take turns. Only ratios within a round are looked at, never times. A ratio is lost if its
+median fell by more than a tenth of the stored one and by more than its own rounds lie apart, and if
+it did so again when measured once more. Rounds in which CPU time was stolen do not count; without
+enough others, or where other processes are at work, nothing is judged, which is said. Ratios depend
+on the processor's instructions: they are stored by kind of machine, and on a kind that has none
+nothing is measured, which is said too. `--store` stores this machine's.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import psutil
+import torch
 
 from benchmarks import graphs
 from benchmarks.record import record
@@ -39,22 +43,33 @@ from trunkline.cpu import available_cpus
 from trunkline.errors import TrunklineError
 from trunkline.files import write_whole
 from trunkline_export.speed import in_turn
+from trunkline_export.write import ExportOptions, export_bundle
 from trunkline_serve.bench.machine import describe_machine
-from trunkline_train.checkpoint import load_checkpoint
+from trunkline_train.checkpoint import Checkpoint, Progress, save_checkpoint
+from trunkline_train.config import load_config
+from trunkline_train.data.load import load_task
+from trunkline_train.model.multitask import MultitaskModel
+from trunkline_train.model.pretrained import load_pretrained, text_encoder
+
+Ratios = dict[str, list[float]]
 
 STORED = Path(__file__).with_name("smoke.json")
 _CONFIG = Path(__file__).parents[1] / "train/trunkline_train/demo/demo.toml"
-_EXAMPLES = 48  # of each task
-_ROUNDS, _SECONDS = 5, 2.0
+_GRAPH_ROUNDS = 3  # each takes as long as all rounds of the server together
+_ROUNDS, _SECONDS = 5, 1.5
+_SURE = 9.0  # a logit
+_LEAST = 3  # rounds that count, to judge by
 _LOSS = 0.10
 _SERVED = "packed-int8"
+_NOTHING = "nothing can be judged: others took too much CPU time"
+_LOOK_SECONDS, _BUSY = 3.0, 0.25  # how long to look, and the share that others may take meanwhile
 # What int8 products are computed with, best first.
 _INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimd")
 _QUICKER = {  # of two pieces of work of benchmarks.graphs
     "packed over padded": (graphs.FP32, graphs.PADDED),
     "packed fp32 over one at a time": (graphs.FP32, graphs.SINGLES),
     "int8 over fp32": (graphs.INT8, graphs.FP32),
-    "all heads over one": (graphs.ALL_HEADS, graphs.ONE_HEAD),
+    "all heads over one": (graphs.FP32, graphs.ONE_HEAD),
 }
 
 
@@ -105,51 +120,46 @@ def kind_of(machine: Mapping[str, object]) -> str:
 def judge(
     found: Mapping[str, Sequence[float]], stored: Mapping[str, Sequence[float]]
 ) -> list[Verdict]:
-    """Returns a verdict of each ratio that was measured now and then."""
+    """Returns a verdict of each ratio that was measured then, and now in enough rounds."""
     return [
         Verdict(name, rounds, statistics.median(stored[name]))
         for name, rounds in found.items()
-        if rounds and stored.get(name)
+        if len(rounds) >= _LEAST and stored.get(name)
     ]
 
 
-def make(encoder: str, folder: Path) -> tuple[Path, Path]:
-    """Trains and exports a model of the demo's shape; returns checkpoint and bundle.
+def make(encoder: str, folder: Path) -> tuple[Checkpoint, Path]:
+    """Exports a model of the demo's shape that was never trained; returns it and its bundle.
 
     Raises:
         TrunklineError: That failed.
     """
-    run, bundle = folder / "run", folder / "bundle"
-    few = [
-        f"tasks.{task}.limit.{split}={_EXAMPLES}"
-        for task in ("ner", "qa")
-        for split in ("train", "dev")
-    ]
-    changes = [f"encoder={encoder}", "training.epochs=1", *few]
-    told = [word for change in changes for word in ("--set", change)]
-    _trunkline("train", str(_CONFIG), "--out", str(run), *told)
-    _trunkline("export", str(run), "--out", str(bundle), "--no-gate")
-    return run, bundle
+    config = load_config(_CONFIG, [f"encoder={encoder}"])
+    pretrained = load_pretrained(config.encoder, config.model)
+    rows = text_encoder(pretrained, config.rows)
+    specs = [load_task(name, task, rows, None).spec for name, task in config.tasks.items()]
+    torch.manual_seed(config.training.seed)
+    model = MultitaskModel(pretrained.encoder, specs, 0.0).eval()
+    # Left to chance, it would find entities in every other word, and have them to send.
+    torch.nn.init.constant_(model.head("ner").linear.bias[:1], _SURE)  # of the label `O`
+    checkpoint = Checkpoint(model, rows, pretrained.pad_id, config, Progress())
+    save_checkpoint(folder / "run", checkpoint)
+    options = ExportOptions(gate=False)
+    export_bundle(folder / "run", folder / "bundle", options, lambda line: None)
+    return checkpoint, folder / "bundle"
 
 
-def _trunkline(*words: str) -> None:
-    command = [sys.executable, "-m", "trunkline", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise TrunklineError(f"trunkline {words[0]} failed: {done.stderr.strip()[-300:]}")
-
-
-def graph_ratios(run: Path, bundle: Path) -> dict[str, list[float]]:
+def graph_ratios(checkpoint: Checkpoint, bundle: Path) -> Ratios:
     """Returns the ratios of the graphs, a value a round that counts."""
-    checkpoint, opened, threads = load_checkpoint(run), open_bundle(bundle), available_cpus()
+    opened, threads = open_bundle(bundle), available_cpus()
     with TemporaryDirectory() as aside:
         works = graphs.works(checkpoint, opened, threads, Path(aside))
         wanted = {name: works[name] for pair in _QUICKER.values() for name in pair}
-        times = in_turn(wanted, _ROUNDS)
+        times = in_turn(wanted, _GRAPH_ROUNDS)
     return {name: times.ratios(*pair) for name, pair in _QUICKER.items()}
 
 
-def served_ratios(bundle: Path) -> dict[str, list[float]]:
+def served_ratios(bundle: Path) -> Ratios:
     """Returns what the server reaches of the graph in process, a value a round that counts."""
     model = load(bundle, available_cpus(), graph=_SERVED, allow_ungated=True)
     traffic = mixed(model.manifest, model.pipeline, None, 256)
@@ -164,7 +174,49 @@ def served_ratios(bundle: Path) -> dict[str, list[float]]:
     }
 
 
-def _store(kind: str, found: Mapping[str, Sequence[float]]) -> None:
+def busy() -> bool:
+    """Tells whether other processes are at work, while this one sleeps."""
+    return bool(psutil.cpu_percent(_LOOK_SECONDS) > 100 * _BUSY)
+
+
+def measure(checkpoint: Checkpoint, bundle: Path) -> Ratios:
+    """Returns all ratios, from twice as many rounds if too many of the first did not count.
+
+    They are none on a busy machine: its ratios are others.
+    """
+    found: Ratios = {}
+    if busy():
+        return found
+    for part in (lambda: graph_ratios(checkpoint, bundle), lambda: served_ratios(bundle)):
+        ratios = part()
+        if min(map(len, ratios.values())) < _LEAST:
+            ratios = {name: [*ratios[name], *more] for name, more in part().items()}
+        found |= ratios
+    return found
+
+
+def hold(measured: Callable[[], Ratios], stored: Mapping[str, Sequence[float]]) -> bool:
+    """Tells whether ratios hold, and prints verdicts; what seems lost must be lost twice."""
+    lost = _lost(measured(), stored)
+    if not lost:
+        return True
+    print("once more:", flush=True)
+    return not _lost(measured(), {name: stored[name] for name in lost})
+
+
+def _lost(found: Ratios, stored: Mapping[str, Sequence[float]]) -> list[str]:
+    """Prints verdicts and returns the names of ratios that are lost."""
+    verdicts = judge(found, stored)
+    print("\n".join(map(str, verdicts)) or _NOTHING, flush=True)
+    for name in stored.keys() - {one.name for one in verdicts} if verdicts else ():
+        print(f"{name}: not judged: too much CPU time was stolen, or it is measured no more")
+    return [one.name for one in verdicts if one.lost]
+
+
+def _store(kind: str, found: Ratios) -> None:
+    if not found:
+        print(_NOTHING)
+        return
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
     shown = {name: [round(one, 4) for one in values] for name, values in found.items()}
     stored[kind] = record("benchmarks.smoke", ["--store"]) | {"ratios": shown}
@@ -180,22 +232,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--store", action="store_true", help="store what is measured")
     given = parser.parse_args(argv)
-    with TemporaryDirectory() as folder:
-        run, bundle = make(given.encoder, Path(folder))
-        found = graph_ratios(run, bundle) | served_ratios(bundle)
     kind = kind_of(describe_machine())
-    if given.store:
-        _store(kind, found)
-        return 0
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
-    if kind not in stored:
+    if kind not in stored and not given.store:
         print(f"nothing is stored for machines of this kind ({kind}): not judged")
         return 0
-    verdicts = judge(found, stored[kind]["ratios"])
-    print("\n".join(map(str, verdicts)))
-    for name in found.keys() - {one.name for one in verdicts}:
-        print(f"{name}: not judged: too much CPU time was stolen, or nothing is stored")
-    return 1 if any(one.lost for one in verdicts) else 0
+    if busy():
+        print(_NOTHING)
+        return 0
+    with TemporaryDirectory() as folder:
+        measured = partial(measure, *make(given.encoder, Path(folder)))
+        if given.store:
+            _store(kind, measured())
+            return 0
+        return 0 if hold(measured, stored[kind]["ratios"]) else 1
 
 
 if __name__ == "__main__":
