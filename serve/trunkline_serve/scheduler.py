@@ -137,8 +137,14 @@ class Scheduler:
         return self._queue.tokens
 
     def expected_wait(self, tokens: int = 0) -> float:
-        """Returns the seconds until a call of so many tokens, made now, should be done."""
+        """Returns the seconds until a call of so many tokens, made now, should be done.
+
+        None where nothing waits or runs, however large the call: a pace that was learned from slow
+        or tiny runs would otherwise refuse all the runs that could correct it.
+        """
         with self._ready:
+            if not (self._queue.tokens or self._running):
+                return 0.0
             wait = self._wait(tokens)
             return wait + self._margin.seconds if self._queue.tokens else wait
 

@@ -425,6 +425,24 @@ def test_the_expected_wait_counts_only_what_goes_first() -> None:
     run(test)
 
 
+def test_nothing_is_expected_to_wait_where_nothing_runs_however_slow_the_last_run_was() -> None:
+    async def test(desk: Desk) -> None:
+        desk.echo.gate.clear()
+        held = asyncio.create_task(desk.submit([row(1)]))
+        await desk.busy()
+        await asyncio.sleep(0.1)
+        assert desk.scheduler.expected_wait(1000) == 0  # nothing is known of the speed
+        desk.echo.gate.set()
+        await held  # the pace is now a tenth of a second per token
+        assert desk.scheduler.expected_wait(1000) == 0
+        held = await desk.hold()
+        assert desk.scheduler.expected_wait(1000) > 10
+        desk.echo.gate.set()
+        await held
+
+    run(test)
+
+
 def test_closing_fails_what_waits() -> None:
     async def test(desk: Desk) -> None:
         first = await desk.hold()
