@@ -8,7 +8,7 @@ its server take turns. Only ratios within a round are looked at, never times. A 
 median fell by more than a tenth of the stored one and by more than its own rounds lie apart, and if
 it did so again when measured once more. Rounds in which CPU time was stolen do not count; without
 enough others, or where other processes are at work, nothing is judged, which is said. Ratios depend
-on the processor's instructions: they are stored by kind of machine, and on a kind that has none
+on the processor: they are stored by kind of machine, and on a kind that has none
 nothing is measured, which is said too. `--store` stores this machine's.
 """
 
@@ -110,11 +110,14 @@ class Verdict:
 
 
 def kind_of(machine: Mapping[str, object]) -> str:
-    """Returns the kind of a machine: its best instruction set for int8, and its CPUs."""
+    """Returns the kind of a machine: its best instruction set for int8, its CPUs and their model.
+
+    Models with the same instructions have other caches and clocks, and other ratios by that.
+    """
     flags = machine["flags"]
     assert isinstance(flags, list)
     best = next((one for one in _INSTRUCTIONS if one in flags), "other")
-    return f"{best}, {machine['cpus']} cpus"
+    return f"{best}, {machine['cpus']} cpus, {machine['cpu_signature']}"
 
 
 def judge(

@@ -143,5 +143,6 @@ def test_on_a_machine_without_stored_ratios_nothing_is_measured(
     assert line == "nothing is stored for machines of this kind (abacus, 1 cpus): not judged"
 
 
-def test_machines_are_of_a_kind_by_instructions_and_cpus() -> None:
-    assert smoke.kind_of({"flags": ["avx2", "avx512_vnni"], "cpus": 2}) == "avx512_vnni, 2 cpus"
+def test_machines_are_of_a_kind_by_instructions_cpus_and_their_model() -> None:
+    machine = {"flags": ["avx2", "avx512_vnni"], "cpus": 2, "cpu_signature": "AuthenticAMD 25 97 2"}
+    assert smoke.kind_of(machine) == "avx512_vnni, 2 cpus, AuthenticAMD 25 97 2"
