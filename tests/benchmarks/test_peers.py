@@ -59,12 +59,6 @@ def traffic(model: Model) -> Traffic:
     return Traffic("five-tasks", documents, prepared, "here")
 
 
-@pytest.fixture(scope="module")
-def generators() -> Iterator[Generators]:
-    with Generators(1) as generators:
-        yield generators
-
-
 @pytest.fixture
 def bench(
     bundle: Path, model: Model, traffic: Traffic, generators: Generators, tmp_path: Path

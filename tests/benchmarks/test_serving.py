@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -83,12 +82,6 @@ def test_the_graph_in_process_does_whole_batches(model: Model, traffic: Traffic)
     turn = InProcess(model, traffic).turn(0.05)
     assert turn.tokens_per_second > turn.documents_per_second > 0
     assert turn.p99_ms is None
-
-
-@pytest.fixture(scope="module")
-def generators() -> Iterator[Generators]:
-    with Generators(1) as generators:
-        yield generators
 
 
 @pytest.fixture

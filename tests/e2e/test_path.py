@@ -5,8 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from trunkline import Document, Model, Question
 from trunkline.cli import main
 from trunkline.scoring.squad import score_answers
 from trunkline_serve.client import Client
+from trunkline_serve.launch import serving
 from trunkline_train.data.examples import AnswerExample
 from trunkline_train.data.source import load_test
 
@@ -149,32 +148,19 @@ def test_predict_gives_only_the_tasks_wanted(walk: Walk) -> None:
     assert json.loads(line) == {"text": TEXT, "tasks": {}, "questions": []}
 
 
-@contextmanager
-def served(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0", *options]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process, process.stdout.readline().split()[-1]
-        finally:
-            process.kill()
-
-
 def test_served_answers_are_those_that_were_scored(walk: Walk, corpus: Corpus) -> None:
     model = trunkline.load(walk.bundle, graph=FP32)
     examples = load_test(corpus.load().tasks["qa"], "test")
     assert all(isinstance(example, AnswerExample) for example in examples)
     documents = [Document(e.context, (Question(e.question),)) for e in examples]
-    with served(walk.bundle, "--graph", FP32) as (process, address):
-        with Client(address) as client:
+    with serving([walk.bundle], "--graph", FP32) as server:
+        with Client(server.address) as client:
             (listed,) = client.models()
             assert (listed.name, listed.version) == ("small", 3)
             answers = client.analyze(documents)
             alone = [client.analyze(document) for document in documents]
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, log
+        status, log = server.end(signal.SIGTERM), server.log.read_text()
+        assert status == 0, log
         assert "Traceback" not in log
     expected = [result.to_dict() for result in model.analyze(documents)]
     assert [result.to_dict() for result in answers] == expected

@@ -1,10 +1,6 @@
 """Text classification as a user has it: trained, scored, predicted and served, one answer."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ from tests.small import Corpus
 from trunkline import Document, DocumentResult, Model, Question
 from trunkline.cli import main
 from trunkline_serve.client import Client
+from trunkline_serve.launch import serving
 
 TASKS = ("topic", "names", "named")
 TEXT = "Ada Brown lives in Saint-Denis 😀."
@@ -25,18 +22,6 @@ PAIR = "Ada Brown"
 def model(every_exported: Path) -> Model:
     """The graph that every command takes on this machine: the times of one are kept for all."""
     return trunkline.load(every_exported)
-
-
-@contextmanager
-def served(bundle: Path) -> Iterator[str]:
-    """Serves the bundle from a process of its own, on a free port."""
-    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.terminate()
 
 
 def near(number: str) -> Any:
@@ -65,7 +50,7 @@ def test_served_labels_are_those_of_the_model_in_this_process(
         for row in given
     ]
     documents += [Document(TEXT), Document(TEXT * 30, text_pair=PAIR), Document("", text_pair=PAIR)]
-    with served(every_exported) as address, Client(address) as client:
+    with serving([every_exported]) as server, Client(server.address) as client:
         together: list[DocumentResult] = client.analyze(documents)
         alone = [client.analyze(document) for document in documents]
         described = {task.name: (task.kind, task.pair) for task in client.describe().tasks}
