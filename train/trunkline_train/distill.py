@@ -31,7 +31,6 @@ from trunkline_train.torch_runner import TorchRunner
 
 FORMAT = 1  # of the files: raise it with them
 _AT_ONCE = 4096  # rows sorted by length together
-_BUDGET = {True: 16384, False: 2048}  # tokens of a batch, on CUDA and elsewhere
 _CHANCE = {"_name_or_path", "transformers_version"}  # what a configuration says beside the model
 
 _log = logging.getLogger(__name__)
@@ -183,7 +182,7 @@ def _compute(teacher: _Teacher, features: Features, device: torch.device) -> NDA
     """Runs the teacher, without dropout, over all rows."""
     model = teacher.checkpoint.model.to(device)
     outputs = task_outputs(teacher.spec)
-    runner = TorchRunner(model, teacher.checkpoint.pad_id, _BUDGET[device.type == "cuda"])
+    runner = TorchRunner(model, teacher.checkpoint.pad_id)
     rows = (features[at].row for at in range(len(features)))
     parts: list[NDArray[np.float16]] = []
     with tqdm(total=len(features), desc=f"teacher of {teacher.spec.name}", disable=None) as bar:

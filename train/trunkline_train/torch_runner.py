@@ -12,6 +12,9 @@ from trunkline.decode.numeric import Floats
 from trunkline.runner import PaddedRunner
 from trunkline_train.model.multitask import MultitaskModel
 
+_BUDGET = {"cuda": 16384}  # tokens of a batch: a GPU wants more of them at once
+_ELSEWHERE = 2048
+
 
 class TorchRunner(PaddedRunner):
     """A trained model as a runner.
@@ -19,11 +22,12 @@ class TorchRunner(PaddedRunner):
     Args:
         model: The model; it is put into evaluation mode for each run, and back.
         pad_id: Vocabulary id of padding.
-        budget: Most tokens in one batch, padding included.
+        budget: Most tokens in one batch, padding included; None for what suits the model's device.
     """
 
-    def __init__(self, model: MultitaskModel, pad_id: int, budget: int = 2048) -> None:
-        super().__init__(pad_id, budget)
+    def __init__(self, model: MultitaskModel, pad_id: int, budget: int | None = None) -> None:
+        device = next(model.parameters()).device.type
+        super().__init__(pad_id, budget or _BUDGET.get(device, _ELSEWHERE))
         self._model = model
 
     def forward(
