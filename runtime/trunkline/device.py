@@ -40,7 +40,7 @@ class CudaOptions:
         memory: Most bytes that the model's arena takes of each GPU; None for no limit.
     """
 
-    graphs: bool = False
+    graphs: bool = True
     memory: int | None = None
 
 

@@ -43,7 +43,7 @@ class Compute:
     allow_ungated: bool = _option(False, "also run a graph that has not passed its gates")
     self_test: bool = _option(True, "analyse a bundle's golden texts before serving it")
     device: str = _option("auto", "cpu, cuda, cuda:1 or cuda:0,cuda:1; auto takes the quickest")
-    cuda_graphs: bool = _option(False, "capture small batches as CUDA graphs")
+    cuda_graphs: bool = _option(True, "capture small batches as CUDA graphs")
     gpu_memory_mb: int | None = _option(
         None, "most megabytes that a model's arena takes of a GPU; default: no limit"
     )
