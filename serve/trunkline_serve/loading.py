@@ -7,8 +7,6 @@ then is it served; if anything fails, nothing has changed.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from trunkline.device import CudaOptions, parse_devices
 from trunkline.errors import BundleError, InvalidInput, NotFound, TrunklineError
 from trunkline.model import open_model
 from trunkline_serve.description import ModelId
+from trunkline_serve.heap import give_back
 from trunkline_serve.models import Registry, Served
 from trunkline_serve.settings import Settings
 
@@ -216,7 +215,7 @@ class Loader:
             await served.unused()
             _log.info("%s version %d is gone", served.id.name, served.id.version)
             del served  # the last that holds the model
-            await self._in_thread(_give_back)
+            await self._in_thread(give_back)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._apart, work)
@@ -240,11 +239,3 @@ def _stamp(bundle: Path) -> _Stamp:
             seen = file.stat()
             found.append((file.relative_to(bundle).as_posix(), seen.st_mtime_ns, seen.st_size))
     return tuple(found)
-
-
-def _give_back() -> None:
-    """Returns freed memory to the system: glibc keeps it otherwise."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -8,13 +8,16 @@ import signal
 import sys
 from collections.abc import Callable
 
+from trunkline_serve.heap import few_arenas
+
 # A lane that is done must not wait long for the interpreter: Python's own 5 ms are half a batch.
 _SWITCH_SECONDS = 0.0005
 
 
-def switch_often() -> None:
-    """Lets threads take turns often enough for lanes beside an event loop."""
+def set_up_interpreter() -> None:
+    """Lets threads take turns often enough for lanes beside an event loop, and share one heap."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    few_arenas()
 
 
 def quick_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

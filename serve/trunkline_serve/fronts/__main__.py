@@ -14,7 +14,7 @@ from trunkline.cli import USAGE_ERROR, open_closed_streams
 from trunkline.errors import TrunklineError
 from trunkline_serve.fronts.child import Folder, leave_signals, say_failed
 from trunkline_serve.observe.logs import set_up_logs
-from trunkline_serve.process import quick_loop, switch_often
+from trunkline_serve.process import quick_loop, set_up_interpreter
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs a child; returns its exit status."""
     open_closed_streams()
     leave_signals()
-    switch_often()
+    set_up_interpreter()
     name, path, number, *more = arguments
     folder = Folder(Path(path))
     settings = folder.read_settings(int(number))
