@@ -79,6 +79,7 @@ class Stepper:
         self._mixer = mixer
         self._balancer = balancer
         self._workers = workers
+        self._trained = [p for p in checkpoint.model.parameters() if p.requires_grad]
         kind = workers.device.type
         bf16 = use_bf16(self._config.training.precision, workers.device)
         self._precision = torch.autocast(kind, torch.bfloat16, enabled=bf16)
@@ -89,7 +90,8 @@ class Stepper:
         Raises:
             TrainingFault: A loss or gradient is not finite, or memory ran out; no weight changed.
         """
-        training, model = self._config.training, self._checkpoint.model.train()
+        training = self._config.training
+        self._checkpoint.model.train()
         # Dropout follows from the step: a resumed run needs no saved random state.
         torch.manual_seed(_seed(training.seed, step, self._workers.rank))
         batches, drawn = self._draw(step)
@@ -107,7 +109,7 @@ class Stepper:
             if not math.isfinite(loss):
                 raise _not_finite(step, f"the loss of task {task!r} is {loss}")
         norms, cosines = self._combine(watch, scales, step)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, training.clip_norm)
         if not torch.isfinite(norm):
             raise _not_finite(step, f"the gradient of {', '.join(means)} is {float(norm)}")
         self._balancer.observe(means)
@@ -198,6 +200,8 @@ class Stepper:
 
     def _add_up(self, losses: Mapping[str, Tensor], watch: TaskGradients | None) -> None:
         """Adds up losses and gradients over all processes."""
+        if self._workers.count == 1:
+            return
         model = self._checkpoint.model
         modules = [model.encoder, *(model.head(task) for task in losses)]
         held = set() if watch is None else {id(p) for p in watch.parameters}
