@@ -48,7 +48,7 @@ from trunkline.bundle import open_bundle
 from trunkline.cpu import available_cpus
 from trunkline.errors import RuntimeFault, TrunklineError
 from trunkline.files import write_whole
-from trunkline_serve.process import switch_often
+from trunkline_serve.process import set_up_interpreter
 
 _DOCUMENTS = 512
 _FUSED_TRAFFIC = "bulk"
@@ -290,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     given = _parser().parse_args(arguments)
     given.threads = given.threads or available_cpus()
-    switch_often()  # as the server's process does
+    set_up_interpreter()  # as the server's process does
     with prepared(given) as ablation:
         rounds = ablation.rounds(given.rounds, given.seconds)
         good = kept(rounds)
