@@ -11,12 +11,12 @@ import gc
 import os
 
 _ARENA_MAX = -8  # mallopt's name for it, in malloc.h
-_ARENAS = 1
+_ARENAS = 2  # with one, threads that compute and the event loop wait for each other
 _CHOSEN = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")  # where users choose for themselves
 
 
 def few_arenas() -> None:
-    """Lets all threads share one arena; before they start, and where the C library is glibc."""
+    """Lets all threads share two arenas; before they start, and where the C library is glibc."""
     choose = getattr(ctypes.CDLL(None), "mallopt", None)
     if choose is not None and not any(name in os.environ for name in _CHOSEN):
         choose(_ARENA_MAX, _ARENAS)
