@@ -15,7 +15,7 @@ _SWITCH_SECONDS = 0.0005
 
 
 def set_up_interpreter() -> None:
-    """Lets threads take turns often enough for lanes beside an event loop, and share arenas of the heap."""
+    """Lets threads take turns often, for lanes beside an event loop, and share a heap."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     few_arenas()
 
