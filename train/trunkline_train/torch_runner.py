@@ -12,8 +12,7 @@ from trunkline.decode.numeric import Floats
 from trunkline.runner import PaddedRunner
 from trunkline_train.model.multitask import MultitaskModel
 
-_BUDGET = {"cuda": 16384}  # tokens of a batch: a GPU wants more of them at once
-_ELSEWHERE = 2048
+_BUDGET, _CUDA_BUDGET = 2048, 16384  # tokens of a batch: a GPU wants more of them at once
 
 
 class TorchRunner(PaddedRunner):
@@ -26,8 +25,9 @@ class TorchRunner(PaddedRunner):
     """
 
     def __init__(self, model: MultitaskModel, pad_id: int, budget: int | None = None) -> None:
-        device = next(model.parameters()).device.type
-        super().__init__(pad_id, budget or _BUDGET.get(device, _ELSEWHERE))
+        if budget is None:
+            budget = _CUDA_BUDGET if next(model.parameters()).is_cuda else _BUDGET
+        super().__init__(pad_id, budget)
         self._model = model
 
     def forward(
