@@ -15,6 +15,7 @@ from trunkline_serve.events import Everyone
 from trunkline_serve.fronts.supervisor import supervise
 from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.observe.observer import Observer
+from trunkline_serve.precedence import give_way
 from trunkline_serve.process import quick_loop, set_up_interpreter, stop_on_signal
 from trunkline_serve.rpc.server import Server
 from trunkline_serve.scheduler import Scheduler
@@ -37,6 +38,7 @@ def run(bundles: Sequence[Path], settings: Settings) -> None:
         return
     set_up_interpreter()
     models = [open_for_serving(bundle, settings) for bundle in bundles]
+    give_way()  # not before: models may have threads of their own
     with asyncio.Runner(loop_factory=quick_loop()) as runner:
         runner.run(_serve(models, settings))
 

@@ -20,6 +20,7 @@ from trunkline.errors import RuntimeFault, Unavailable
 from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
 from trunkline_serve.events import BatchRan, Listener
+from trunkline_serve.precedence import go_first
 from trunkline_serve.turns import Batch, Job, Outcome, Queue, Ran
 
 _PACE_WEIGHT = 0.1  # of the latest run in the running mean of nanoseconds per token
@@ -173,6 +174,7 @@ class Scheduler:
             self._listener.dropped(job.model.manifest.name, "cancelled", job.left)
 
     def _work(self) -> None:
+        go_first()
         while self._step():
             pass
 

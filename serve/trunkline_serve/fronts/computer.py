@@ -16,6 +16,7 @@ from trunkline_serve.fronts.child import Folder, Supervised
 from trunkline_serve.fronts.sessions import Sessions
 from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.models import Registry
+from trunkline_serve.precedence import give_way
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.settings import Metrics as MetricsSettings
 from trunkline_serve.settings import Settings
@@ -40,6 +41,7 @@ async def compute(folder: Folder, settings: Settings, *, again: bool) -> None:
     """
     child = Supervised(folder)
     models = _open_all(folder.read_bundles(), settings, again)
+    give_way()  # not before: models may have threads of their own
     events = Everyone()
     with ExitStack() as stack:
         lanes = count_lanes(models, settings)

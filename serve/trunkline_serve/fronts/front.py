@@ -12,6 +12,7 @@ from trunkline_serve.fronts.child import Folder, Supervised
 from trunkline_serve.fronts.following import follow
 from trunkline_serve.fronts.remote import Remote
 from trunkline_serve.observe.observer import Observer
+from trunkline_serve.precedence import give_way
 from trunkline_serve.rpc.server import Server
 from trunkline_serve.settings import Settings
 
@@ -30,6 +31,7 @@ async def front(folder: Folder, settings: Settings, *, again: bool) -> None:
     Raises:
         ConfigError: The address cannot be listened on.
     """
+    give_way()
     child = Supervised(folder)
     settings = _shared(settings)
     remote = Remote()
