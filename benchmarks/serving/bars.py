@@ -28,6 +28,7 @@ from typing import Any
 from benchmarks.bars import Bar
 from benchmarks.record import record
 from benchmarks.serving import options
+from benchmarks.serving.generators import set_apart
 from benchmarks.serving.judge import bars, figures, shared, table
 from benchmarks.serving.overload import Overload, overload
 from benchmarks.serving.peers.choose import Choice, choose
@@ -90,6 +91,7 @@ def measure(given: argparse.Namespace, models: Mapping[str, Model]) -> Run:
         concurrency=given.concurrency,
         threads=given.threads,
         generators=given.generators,
+        load_cpus=given.apart,
         run=given.run,
     ) as bench:
         run = Run(traffic.source)
@@ -132,10 +134,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints and writes the bars; fails if one is missed.
 
     Raises:
-        RuntimeFault: No round was measured on an undisturbed machine.
+        RuntimeFault: No round was measured on an undisturbed machine, or there are not as many
+            CPUs as are to be set apart.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     given = _parser().parse_args(arguments)
+    given.apart = set_apart(given.load_cpus)
     given.threads = given.threads or available_cpus()
     given.load = _machine_load()
     run = measure(given, _models(given))
@@ -177,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=64, help="callers of the closed loop (default: 64)")
     add("--threads", type=int, help="of each server, and in process (default: the CPUs)")
     add("--generators", type=int, default=1, help="processes that make load (default: 1)")
+    add("--load-cpus", type=int, default=0, help="CPUs that only they use (default: all share all)")
     add("--peers", type=options.peers, default=list(PEERS), help=f"none, or of: {described()}")
     add("--run", type=Path, help="the checkpoint of the bundle, for the peers that need it")
     add("--graphs", type=options.names, default=list(GRAPHS), help=f"default: {','.join(GRAPHS)}")
@@ -218,6 +223,7 @@ def _body(
             "concurrency": given.concurrency,
             "seconds": given.seconds,
             "generators": given.generators,
+            "load_cpus": given.load_cpus,
             "documents": _DOCUMENTS,
             "texts": run.source,
             "load_before": given.load,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
 from benchmarks.serving.load import Order, Report, generate
+from trunkline.errors import RuntimeFault
 
 _STRIDE = 37  # between the first requests of processes, so that they do not send the same at once
 
@@ -19,12 +21,17 @@ class Generators:
 
     Args:
         processes: That share an order. One more stands by for health checks.
+        cpus: Where they run; none for wherever this process may.
     """
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, cpus: Iterable[int] = ()) -> None:
         self._processes = processes
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(processes + 1, mp_context=context)
+        self._pool = ProcessPoolExecutor(
+            processes + 1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_pin,
+            initargs=(frozenset(cpus),),
+        )
 
     def __enter__(self) -> Generators:
         list(self._pool.map(_start, range(self._processes + 1)))
@@ -58,6 +65,30 @@ class Generators:
         for report in reports[1 : self._processes]:
             whole.add(report)
         return [whole, *reports[self._processes :]]
+
+
+def set_apart(count: int) -> frozenset[int]:
+    """Returns CPUs that this process leaves from now on, and all that it starts with it.
+
+    To be called before other threads are started: those keep theirs.
+
+    Raises:
+        RuntimeFault: None would be left, or the system has no such thing.
+    """
+    if not count:
+        return frozenset()
+    if not hasattr(os, "sched_setaffinity"):
+        raise RuntimeFault("this system does not let a process choose its CPUs")
+    cpus = sorted(os.sched_getaffinity(0))
+    if not 0 < count < len(cpus):
+        raise RuntimeFault(f"{count} CPUs cannot be set apart of {len(cpus)}")
+    os.sched_setaffinity(0, cpus[:-count])
+    return frozenset(cpus[-count:])
+
+
+def _pin(cpus: frozenset[int]) -> None:
+    if cpus:
+        os.sched_setaffinity(0, cpus)
 
 
 def _results(running: Sequence[Future[Report]]) -> list[Report]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -174,12 +174,13 @@ def opened_bench(
     concurrency: int,
     threads: int,
     generators: int = 1,
+    load_cpus: Iterable[int] = (),
     run: Path | None = None,
 ) -> Iterator[Bench]:
     """Starts load generators, and learns what the bundle's padded graph says of the traffic."""
     graph = padded_graph(open_bundle(bundle))
     padded = load(bundle, threads, graph=graph, allow_ungated=True)
-    with TemporaryDirectory() as logs, Generators(generators) as started:
+    with TemporaryDirectory() as logs, Generators(generators, load_cpus) as started:
         yield Bench(
             bundle=bundle,
             traffic=traffic,

@@ -1,6 +1,7 @@
 """The load generator counts right: closed and open loops, refusals, errors, deadlines."""
 
 import asyncio
+import os
 import pickle
 import time
 from collections import Counter
@@ -14,11 +15,12 @@ from threading import Lock, Thread
 import grpc
 import pytest
 
-from benchmarks.serving.generators import Generators
+from benchmarks.serving.generators import Generators, set_apart
 from benchmarks.serving.latencies import Latencies
 from benchmarks.serving.load import Closed, Loop, Open, Order, Report, generate
 from benchmarks.serving.processes import free_port
 from benchmarks.serving.targets import GrpcTarget, HttpTarget, Target
+from trunkline.errors import RuntimeFault
 
 
 class Watched:
@@ -148,6 +150,21 @@ def test_processes_share_an_order_and_work_at_the_same_time() -> None:
     assert whole.answered == len(whole.accepted) > 4
     assert len(aside.refusals) > 0
     assert whole.cpu_seconds > 0
+
+
+def test_generators_stay_on_the_cpus_that_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = max(os.sched_getaffinity(0))
+    with Generators(1, [last]) as generators:
+        assert generators._pool.submit(os.sched_getaffinity, 0).result() == {last}
+    left: list[tuple[int, list[int]]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *given: left.append(given))
+    assert set_apart(0) == frozenset()
+    assert set_apart(1) == {3}
+    assert left == [(0, [0, 2])]
+    for count in (3, -1):
+        with pytest.raises(RuntimeFault, match="of 3"):
+            set_apart(count)
 
 
 def test_a_generator_that_is_the_limit_says_so() -> None:
