@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--run", type=Path, help="the checkpoint of the bundle")
     add("--data", type=Path, help="folder of benchmarks.prepare; default: generated texts")
     add("--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="of training runs")
-    add("--full", action="store_true", help="longer turns, more rounds: about 45 minutes")
+    add("--full", action="store_true", help="longer turns, more rounds: an hour or more")
     add("--only", action="append", default=[], metavar="NAME", help="only this benchmark")
     add("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
     add("--bars", type=Path, default=RECORDED / _BARS, help="file of the table of bars")
