@@ -13,6 +13,7 @@ Result = Mapping[str, Any]  # of ablation.json
 
 _SIDES = {"added_to_base": "added to the base", "taken_from_whole": "taken from the whole"}
 _HEIGHT = 0.38  # of a bar; two share a line
+_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
 
 def worth(result: Result) -> Figure:
@@ -24,6 +25,9 @@ def worth(result: Result) -> Figure:
         _bars(axes, places, [row for _, row in rows], label=label, height=_HEIGHT)
     axes.set_yticks(range(len(result["worth"])), [row["idea"] for row in result["worth"]])
     axes.set(xlabel="throughput with it / without it", xscale="log")
+    shown = [tick for tick in _TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.minorticks_off()
     axes.axvline(1.0, color="black", linewidth=0.8)
     figure.legend(loc="outside lower center", ncols=len(_SIDES))
     return figure

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 
 from benchmarks.gpu_check import Report, main
+from benchmarks.gpu_kernels import group_of
 from trunkline.device import CUDA
 
 without_cuda = pytest.mark.skipif(
@@ -56,3 +57,21 @@ def test_a_stage_that_breaks_fails_and_the_next_goes_on(
     assert found["checks"][0]["value"] == "RuntimeError: out of memory"
     assert found["figures"] == {"second": {"speed": 3}}
     assert "FAILED  first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kernel", "group"),
+    [
+        ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128>>", "attention"),
+        ("fmha_cutlassF_f16_aligned_64x64_rf_sm80", "attention"),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT", "products"),
+        ("sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize128x128x64", "products"),
+        ("void onnxruntime::cuda::SkipLayerNormKernelSmall<__half, 128u, 4>", "normalisation"),
+        ("void onnxruntime::contrib::cuda::BiasGeluKernel<__half, 256, 4>", "activation"),
+        ("void onnxruntime::cuda::_GatherKernel<int, __half>", "moving data"),
+        ("Memcpy HtoD (Pinned -> Device)", "moving data"),
+        ("void onnxruntime::cuda::_BinaryElementWise<float>", "other"),
+    ],
+)
+def test_kernels_are_told_apart_by_their_names(kernel: str, group: str) -> None:
+    assert group_of(kernel) == group

@@ -138,8 +138,9 @@ def test_no_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert not (tmp_path / "x.html").exists()
 
 
-def test_the_recorded_results_are_shown(tmp_path: Path) -> None:
-    results = Path(__file__).parents[2] / "benchmarks" / "results"
+@pytest.mark.parametrize("folder", [".", "amx", "zen3"])
+def test_the_recorded_results_are_shown(tmp_path: Path, folder: str) -> None:
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / folder
     out = tmp_path / "report.html"
     assert main([str(results), "--out", str(out)]) == 0
     assert "cannot be shown" not in out.read_text()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import trunkline
+from benchmarks.gpu_kernels import kernel_shares
 from tests.export.test_packed import largest_difference, mixed, some_rows
 from trunkline import Model
 from trunkline.bundle import open_bundle
@@ -93,3 +94,12 @@ def test_a_gpu_that_is_not_there_is_told(half: Path) -> None:
 def test_auto_takes_a_graph_that_passed(half: Path) -> None:
     found = trunkline.load(half)
     assert found.bundle.passed(found.graph)
+
+
+def test_the_time_of_a_run_is_told_by_kernel(half: Path, every_checkpoint: Checkpoint) -> None:
+    options = CudaOptions(graphs=False)
+    model = trunkline.load(half, graph=GRAPH, allow_ungated=True, device="cuda", cuda=options)
+    outputs, rows = all_outputs(every_checkpoint.tasks), some_rows(every_checkpoint, [30, 7], 0)
+    shares = kernel_shares(lambda: model.runner.run(rows, outputs), 0)
+    assert sum(shares.values()) == pytest.approx(1.0, abs=0.001)
+    assert {"attention", "products"} <= shares.keys()
