@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import onnxruntime
 
 from trunkline.bundle import Bundle, Graph
+from trunkline.cpu import lacks_vnni
 from trunkline.cuda import Gpu, find_gpu
 from trunkline.cuda_runner import open_cuda_runner
 from trunkline.device import CPU, CUDA, ON_CPU, USUAL, CudaOptions, Devices
@@ -55,6 +57,7 @@ class Where:
             return open_cuda_runner(path, outputs, facts.max_length, devices, self.options)
         if devices.kind == "tensorrt":
             return _open_tensorrt(bundle, graph, devices)
+        _check_sums(path, graph)
         return open_runner(path, graph.layout, facts.pad_id, outputs, self.threads)
 
     def gpus(self, graphs: Sequence[Graph]) -> list[Gpu]:
@@ -132,6 +135,13 @@ def _insist(found: list[Graph]) -> list[Graph]:
     """Returns graphs that only CUDA can run; raises DeviceError if that cannot be used."""
     find_gpu("cuda:0", 0)
     return found
+
+
+def _check_sums(path: Path, graph: Graph) -> None:
+    """Raises BundleError for bytes in ORT format without VNNI: onnxruntime turns them no more."""
+    if graph.precision == "int8" and path.suffix == ".ort" and lacks_vnni():
+        reason = "sums of its bytes overflow on this processor, which lacks VNNI"
+        raise BundleError(path, reason, "use the bundle of ONNX files that it was made of")
 
 
 def _for_tensorrt(bundle: Bundle, wanted: str, allow_ungated: bool) -> list[Graph]:

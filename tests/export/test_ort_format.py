@@ -12,6 +12,7 @@ import pytest
 
 import trunkline
 from trunkline.bundle import Bundle, Graph, open_bundle
+from trunkline.cpu import lacks_vnni
 from trunkline.encode import Row
 from trunkline.errors import BundleError
 from trunkline.kinds import task_outputs
@@ -42,6 +43,11 @@ def rows() -> list[Row]:
     ]
 
 
+def overflows(graph: Graph, *, lacks: bool | None = None) -> bool:
+    """Whether a graph in this format cannot be trusted, here or on a processor without VNNI."""
+    return graph.precision == "int8" and (lacks_vnni() if lacks is None else lacks)
+
+
 def operators(lines: list[str]) -> set[tuple[str, str]]:
     """(domain, name) of each operator that a configuration lists."""
     parts = [line.split(";") for line in lines if not line.startswith("#")]
@@ -49,6 +55,8 @@ def operators(lines: list[str]) -> set[tuple[str, str]]:
 
 
 def test_outputs_are_the_same(graph: Graph, quantised: Path, converted: Bundle) -> None:
+    if overflows(graph):
+        pytest.skip("sums of bytes overflow in this format without VNNI (ADR 0013)")
     manifest = converted.manifest
     outputs = [output for spec in manifest.tasks for output in task_outputs(spec)]
     (now,) = manifest.graphs
@@ -78,8 +86,19 @@ def test_a_bundle_of_it_loads_and_keeps_its_gates(
     before = open_bundle(quantised)
     assert converted.passed(converted.manifest.graphs[0]) == before.passed(graph)
     assert {gate.graph for gate in converted.manifest.gates} == {converted.manifest.graphs[0].file}
-    loaded = trunkline.load(converted.path)
-    assert loaded.self_test() > 0
+    if not overflows(graph):
+        assert trunkline.load(converted.path).self_test() > 0
+
+
+def test_bytes_are_refused_where_their_sums_overflow(
+    graph: Graph, converted: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.choice.lacks_vnni", lambda: True)
+    if overflows(graph, lacks=True):
+        with pytest.raises(BundleError, match="lacks VNNI; use the bundle of ONNX files"):
+            trunkline.load(converted.path)
+    else:
+        assert trunkline.load(converted.path).self_test() > 0
 
 
 def test_operators_are_those_of_the_graph(graph: Graph, quantised: Path, converted: Bundle) -> None:
