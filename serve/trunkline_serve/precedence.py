@@ -8,12 +8,14 @@ their turn, some milliseconds, instead. On an idle CPU they start at once as eve
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 
 def give_way() -> None:
     """Makes the calling thread, and all it starts from now on, wait for its turn on a busy CPU.
 
-    Does nothing where the system has no such thing, or whoever started the server chose a policy.
+    Does nothing where the system has no such thing or forbids it, or whoever started the server
+    chose a policy.
     """
     _change("SCHED_OTHER", "SCHED_BATCH")
 
@@ -24,5 +26,8 @@ def go_first() -> None:
 
 
 def _change(old: str, new: str) -> None:
-    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == getattr(os, old):
-        os.sched_setscheduler(0, getattr(os, new), os.sched_param(0))
+    if not hasattr(os, "SCHED_BATCH"):
+        return
+    with suppress(OSError):  # a sandbox may forbid it, and all goes on without
+        if os.sched_getscheduler(0) == getattr(os, old):
+            os.sched_setscheduler(0, getattr(os, new), os.sched_param(0))

@@ -62,6 +62,19 @@ def test_a_policy_that_somebody_chose_stays() -> None:
     in_thread(work)
 
 
+def test_a_sandbox_that_forbids_it_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*given: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    def work() -> None:
+        give_way()
+        go_first()
+        assert policy() == os.SCHED_OTHER
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbid)
+    in_thread(work)
+
+
 def test_lanes_do_not_give_way() -> None:
     def work() -> None:
         give_way()

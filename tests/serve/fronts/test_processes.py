@@ -186,10 +186,10 @@ def test_a_signal_under_load_loses_no_accepted_call(
             stub = AnalysisServiceStub(channel)
             answer = stub.Analyze.future(request, timeout=100 * PATIENCE)
             time.sleep(0.2)
+            # However slow the machine, it is accepted when calls behind it have their answers, and
+            # takes far longer.
             small = request_to_pb([asked[0][0]], "", 0)
-            for _ in range(
-                3
-            ):  # however slow the machine, it is accepted by then; it takes far longer
+            for _ in range(3):
                 stub.Analyze(small, timeout=PATIENCE)
             served.supervisor.terminate()
             assert not answer.done()
