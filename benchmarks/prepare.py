@@ -5,14 +5,14 @@
 DATA holds the copies as they were found, packed with gzip: conll2003/eng.{train,testa,testb},
 conllpp/conllpp_test.txt, cleanconll/cleanconll.test, conll2000/{train,test}.txt,
 ud_ewt/en_ewt-ud-{train,dev,test}.conllu, ag_news/{train.PARTIAL.jsonl,test.csv},
-squad/{train-v1.1.PARTIAL.merged.jsonl,dev-v1.1.json}, squadshifts/{amazon_reviews,reddit}_v1.0.json
-and qamr/{filtered-dev,filtered-test,wiki-sentences}.tsv.
+squad/{train-v1.1.rebuilt.jsonl,dev-v1.1.json}, squadshifts/{amazon_reviews,reddit}_v1.0.json,
+qamr/{filtered-dev,filtered-test,wiki-sentences}.tsv, qa_extra/{tydiqa_goldp_en,nq_qed_train}.jsonl.
 
 OUT must lie outside the repository: most of these texts may not be passed on. It gets, for each
 task, TASK.train, TASK.dev and TASK.test with the ending of their format. The topics and the chunks
 have no dev split; the readers hold one out. QA has 1,000 held-out questions for dev, SQuAD's own
-dev for test, and `qa.extra.json` (SquadShifts, QAMR; nothing that stands in the test or dev texts)
-to train on besides.
+dev for test, and two more files to train on, without the texts of test and dev: `qa.extra.json`
+(SquadShifts, QAMR) and `qa.natural.json` (TyDi QA, Natural Questions).
 """
 
 from __future__ import annotations
@@ -81,13 +81,14 @@ def prepare(data: Path, out: Path, *, guessed: bool = False) -> None:
     )
     table = read_packed(data / "ag_news/test.csv.gz")
     _write_lines(out / "topic.test.jsonl", from_table(table))
-    squad = list(squad_rows(_lines(data, "squad/train-v1.1.PARTIAL.merged.jsonl"), guessed=guessed))
+    squad = list(squad_rows(_lines(data, "squad/train-v1.1.rebuilt.jsonl"), guessed=guessed))
     train, dev = hold_out(squad, _HELD_OUT)
     _write_questions(out / "qa.train.json", train)
     _write_questions(out / "qa.dev.json", dev)
     test = nested_rows(json.loads(read_packed(data / "squad/dev-v1.1.json.gz")))
     seen = {row["context"] for row in (*test, *dev)}
     _write_questions(out / "qa.extra.json", list(without(_extra(data), seen)))
+    _write_questions(out / "qa.natural.json", list(without(_natural(data), seen)))
 
 
 def _extra(data: Path) -> list[Row]:
@@ -100,6 +101,14 @@ def _extra(data: Path) -> list[Row]:
         found = qamr_rows(_lines(data, f"qamr/filtered-{split}.tsv"), sentences)
         rows += ({**row, "id": f"{split}-{row['id']}"} for row in found)
     return rows
+
+
+def _natural(data: Path) -> list[Row]:
+    return [
+        row
+        for name in ("tydiqa_goldp_en", "nq_qed_train")
+        for row in squad_rows(_lines(data, f"qa_extra/{name}.jsonl"), guessed=False)
+    ]
 
 
 def _lines(data: Path, name: str) -> list[str]:

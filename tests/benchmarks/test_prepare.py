@@ -172,6 +172,9 @@ def test_folder_is_what_the_configuration_reads(tmp_path: Path) -> None:
     ]
     assert len(sources) == 13
     assert all(Path(source).stat().st_size for source in sources)
+    natural = json.loads((out / "qa.natural.json").read_text("utf-8"))
+    contexts = [p["context"] for article in natural["data"] for p in article["paragraphs"]]
+    assert contexts == ["Ada sings all day long"]  # the other is the text of a test or dev question
 
 
 def _write_copies(data: Path) -> None:
@@ -189,10 +192,13 @@ def _write_copies(data: Path) -> None:
         **{f"ud_ewt/en_ewt-ud-{s}.conllu": "1\tAda\n" for s in ("train", "dev", "test")},
         "ag_news/train.PARTIAL.jsonl": item("Rain", "am") + "\n",
         "ag_news/test.csv": '"1","Rain","and wind"\n',
-        "squad/train-v1.1.PARTIAL.merged.jsonl": f"{flat}\n{other}\n",
+        "squad/train-v1.1.rebuilt.jsonl": f"{flat}\n{other}\n",
         "squad/dev-v1.1.json": nested,
         "squadshifts/amazon_reviews_v1.0.json": nested,
         "squadshifts/reddit_v1.0.json": nested,
+        "qa_extra/tydiqa_goldp_en.jsonl": flat.replace("Ada lives", "Ada sings all day long")
+        + "\n",
+        "qa_extra/nq_qed_train.jsonl": f"{other}\n",
         "qamr/filtered-dev.tsv": qamr("Who?", "0", "9:0", "4:0") + "\n",
         "qamr/filtered-test.tsv": qamr("Who?", "0", "9:0", "4:0") + "\n",
         "qamr/wiki-sentences.tsv": "s1\tAda lives in Lima , Peru .\n",
