@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from trunkline.errors import did_you_mean
@@ -20,11 +20,12 @@ T = TypeVar("T")
 def parse(cls: type[T], value: object, where: str = "") -> T:
     """Returns `value` as an instance of the dataclass `cls`.
 
-    Fields may be str, int, float, bool, object, tuple[X, ...], dict[str, X], X | None, Literal
-    and nested dataclasses.
+    Fields may be str, int, float, bool, object, tuple[X, ...], dict[str, X], X | None, Literal,
+    nested dataclasses, and numbers of a range: Annotated[float, Range(above=0)].
 
     Raises:
-        ValueError: An unknown or missing key, or a value of the wrong type; names the key's path.
+        ValueError: An unknown or missing key, or a value of the wrong type or out of its range;
+            names the key's path.
     """
     return typing.cast(T, _parse(cls, value, where))
 
@@ -43,22 +44,16 @@ def plain(value: Any) -> Any:
 def _parse(kind: Any, value: object, where: str) -> object:
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(typing.cast(type, kind), value, where)
-    origin = typing.get_origin(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _parse_optional(typing.get_args(kind), value, where)
-    if origin is typing.Literal:
-        return _parse_literal(typing.get_args(kind), value, where)
-    if origin is tuple:
-        return _parse_tuple(typing.get_args(kind)[0], value, where)
-    if origin is dict:
-        return _parse_dict(typing.get_args(kind)[1], value, where)
+    read = _BY_ORIGIN.get(typing.get_origin(kind))
+    if read is not None:
+        return read(typing.get_args(kind), value, where)
     return _parse_scalar(kind, value, where)
 
 
 def _parse_dataclass(cls: type, value: object, where: str) -> object:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where or 'top level'}: expected a table, got {_describe(value)}")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in value:
         if key not in fields:
@@ -91,6 +86,14 @@ def _parse_optional(options: tuple[Any, ...], value: object, where: str) -> obje
     return _parse(kinds[-1], value, where)
 
 
+def _parse_ranged(of: tuple[Any, ...], value: object, where: str) -> object:
+    kind, numbers = of
+    number = typing.cast(float, _parse(kind, value, where))
+    if number not in numbers:
+        raise ValueError(f"{where}: must be {numbers}, not {number!r}")
+    return number
+
+
 def _parse_literal(options: tuple[Any, ...], value: object, where: str) -> object:
     if value not in options:
         names = ", ".join(repr(option) for option in options)
@@ -98,16 +101,26 @@ def _parse_literal(options: tuple[Any, ...], value: object, where: str) -> objec
     return value
 
 
-def _parse_tuple(item: Any, value: object, where: str) -> object:
+def _parse_tuple(of: tuple[Any, ...], value: object, where: str) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where}: expected a list, got {_describe(value)}")
-    return tuple(_parse(item, each, f"{where}[{index}]") for index, each in enumerate(value))
+    return tuple(_parse(of[0], each, f"{where}[{index}]") for index, each in enumerate(value))
 
 
-def _parse_dict(item: Any, value: object, where: str) -> object:
+def _parse_dict(of: tuple[Any, ...], value: object, where: str) -> object:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: expected a table, got {_describe(value)}")
-    return {str(key): _parse(item, each, _join(where, str(key))) for key, each in value.items()}
+    return {str(key): _parse(of[1], each, _join(where, str(key))) for key, each in value.items()}
+
+
+_BY_ORIGIN: dict[Any, Callable[[tuple[Any, ...], object, str], object]] = {
+    types.UnionType: _parse_optional,
+    typing.Union: _parse_optional,
+    typing.Annotated: _parse_ranged,
+    typing.Literal: _parse_literal,
+    tuple: _parse_tuple,
+    dict: _parse_dict,
+}
 
 
 def _parse_scalar(kind: Any, value: object, where: str) -> object:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from trunkline.ranges import BelowOne, Count, Probability
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -43,14 +45,9 @@ class AnswerOptions:
             None always answers (SQuAD v1).
     """
 
-    n_best: int = 1
-    max_answer_tokens: int = 30
-    no_answer_threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses counts below one."""
-        if self.n_best < 1 or self.max_answer_tokens < 1:
-            raise ValueError("n_best and max_answer_tokens must be at least 1")
+    n_best: Count = 1
+    max_answer_tokens: Count = 30
+    no_answer_threshold: Probability | None = None
 
     def check_labels(self, labels: tuple[str, ...]) -> None:
         """Refuses labels: an answer has none."""
@@ -71,15 +68,8 @@ class TextOptions:
 
     multi_label: bool = False
     pair: bool = False
-    threshold: float = 0.5
-    n_best: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses counts below one, and thresholds that every label or none would pass."""
-        if self.n_best is not None and self.n_best < 1:
-            raise ValueError("n_best must be at least 1; leave it out for all")
-        if not 0.0 <= self.threshold < 1.0:
-            raise ValueError("threshold is a probability, at least 0 and below 1")
+    threshold: BelowOne = 0.5
+    n_best: Count | None = None
 
     def check_labels(self, labels: tuple[str, ...]) -> None:
         """Refuses labels that leave nothing to decide, and empty ones."""

@@ -69,7 +69,7 @@ def test_path_may_be_a_setting() -> None:
         ({"mixing": "annealed"}, "mixing is a section: give a dict"),
         ({"epochs": 3, "training": {"epochs": 2}}, "'epochs' is given twice"),
         ({"training": {"epoch": 2}}, "training.epoch: unknown key (did you mean 'epochs'?)"),
-        ({"epochs": 0}, "epochs and save_steps must be at least 1"),
+        ({"epochs": 0}, "training.epochs: must be at least 1, not 0"),
         ({"sampler": "robin"}, "mixing.sampler: expected one of 'round-robin'"),
     ],
 )

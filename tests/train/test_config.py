@@ -1,4 +1,8 @@
+import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -57,12 +61,10 @@ def test_wrong_type_is_named(corpus: Corpus, change: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("training.epochs=0", "epochs and save_steps must be at least 1"),
-        ("training.save_steps=0", "epochs and save_steps must be at least 1"),
-        ("training.warmup=1.5", "warmup is a share"),
-        ("tasks.ner.batch_size=0", "tasks.ner: batch_size must be at least 1"),
-        ("tasks.ner.limit.train=0", "tasks.ner.limit: a limit must be at least 1"),
-        ("tasks.qa.options.n_best=0", "at least 1"),
+        (
+            "mixing.ratios={ner=1, qa=1}",
+            "mixing: sampler 'ratios' and the table ratios go together",
+        ),
         ("tasks={}", "at least one is needed"),
         ("tasks.NER={kind='token-classification', train='x'}", "task name 'NER'"),
         (
@@ -73,6 +75,75 @@ def test_wrong_type_is_named(corpus: Corpus, change: str, told: str) -> None:
 )
 def test_value_that_cannot_train_is_refused(corpus: Corpus, change: str, told: str) -> None:
     assert told in refusal(corpus, change)
+
+
+# Numbers that no run could use, by key. Each is refused, as are NaN and infinity.
+UNFIT = {
+    "rows.max_length": [0],
+    "rows.overlap": [-1],
+    "model.layers": [0],
+    "model.dropout": [-0.1, 1],
+    "model.hidden_dropout": [-0.1, 1],
+    "model.attention_dropout": [-0.1, 1],
+    "model.freeze_layers": [-1],
+    "model.lora_rank": [-1],
+    "model.lora_alpha": [0],
+    "model.lora_dropout": [1],
+    "mixing.batches_per_step": [0],
+    "mixing.temperature": [0],
+    "mixing.cap": [0],
+    "mixing.ratios.ner": [0],
+    "balancing.rate": [0],
+    "balancing.temperature": [0],
+    "balancing.alpha": [-1],
+    "balancing.window": [0],
+    "distillation.temperature": [0],
+    "distillation.share": [-0.1, 1.1],
+    "distillation.final_share": [-0.1, 1.1],
+    "training.epochs": [0],
+    "training.learning_rate": [0, -1e-3],
+    "training.head_learning_rate": [0, -1e-3],
+    "training.layer_decay": [0, 1.1],
+    "training.warmup": [-0.1, 1.5],
+    "training.weight_decay": [-0.1],
+    "training.clip_norm": [0, -1],
+    "training.seed": [-1, 2**64],
+    "training.batch_tokens": [0],
+    "training.save_steps": [0],
+    "training.patience": [0],
+    "training.diagnose_steps": [-1],
+    "tasks.ner.downsample": [0, 1.1],
+    "tasks.ner.limit.train": [0],
+    "tasks.ner.limit.dev": [0],
+    "tasks.ner.limit.test": [0],
+    "tasks.ner.batch_size": [0],
+    "tasks.ner.weight": [0, -1],
+}
+
+
+def numbers(cls: type, path: str) -> Iterator[tuple[str, type]]:
+    """Yields the key and type of every number in a section of the configuration."""
+    for name, hint in get_type_hints(cls).items():
+        table = get_origin(hint) is dict
+        kinds = set(get_args(hint)[1:] if table else get_args(hint) or (hint,))
+        key = f"{path}{name}.ner" if table else path + name
+        for inner in filter(is_dataclass, kinds):
+            yield from numbers(inner, f"{key}.")
+        if kinds & {int, float} and str not in kinds:  # a column is a number or a name
+            yield key, float if float in kinds else int
+
+
+def test_every_number_has_a_range() -> None:
+    assert {key for key, _ in numbers(Config, "")} == UNFIT.keys()
+
+
+@pytest.mark.parametrize("key", UNFIT)
+def test_numbers_out_of_their_range_are_refused(corpus: Corpus, key: str) -> None:
+    kind = dict(numbers(Config, ""))[key]
+    for value in (*UNFIT[key], *(("nan", "inf", "-inf") if kind is float else ())):
+        told = refusal(corpus, f"{key}={value}")
+        assert f"{key}: must be " in told, value
+        assert re.search(r"(at least|above|at most|below) [\d.]", told), value
 
 
 def test_missing_key_is_named() -> None:

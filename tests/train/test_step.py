@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from tests.small import Corpus, sentences, write_conll
 from trunkline.errors import TrainingFault
 from trunkline_train import loop
+from trunkline_train.config import load_config
 from trunkline_train.loop import Run
 from trunkline_train.parallel import Workers
 from trunkline_train.step import Stepper, StepResult
@@ -116,6 +118,24 @@ def test_dropout_follows_from_the_step(corpus: Corpus) -> None:
     assert step(run, 4).losses == first
     run.checkpoint.progress.drawn = drawn
     assert step(run, 5).losses != first
+
+
+UNCLIPPED = ("training.clip_norm=1e9", "mixing.batches_per_step=1")
+
+
+def test_other_data_sets_do_not_lengthen_the_gradient_of_a_batch(corpus: Corpus) -> None:
+    """Clipping looks at that length: what it cuts must not depend on them."""
+    names = ("ner", "qa", "topic", "names")
+    lengths = []
+    for some in (names[:1], names):
+        torch.manual_seed(0)
+        config = load_config(corpus.every, [*STILL, *UNCLIPPED])
+        config = replace(config, tasks={name: config.tasks[name] for name in some})
+        run = loop._prepare(config, Workers("cpu"), None)
+        assert set(step(run).losses) == {"ner"}
+        # Heads are drawn after the encoder, the first task's first: both models hold the same.
+        lengths.append(float(gradient(run).norm()))
+    assert lengths[0] == pytest.approx(lengths[1], rel=1e-5)
 
 
 def batches_per_step(corpus: Corpus, *changes: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from trunkline.errors import ConfigError
 from trunkline.kinds import find_kind
+from trunkline.ranges import Count, Positive, Share
 from trunkline.structure import parse, plain
 from trunkline.tasks import Options, check_task_name
 from trunkline_train.settings import (
@@ -31,14 +32,9 @@ _SPLITS = ("train", "dev", "test")
 class Limit:
     """Most examples of each split; a larger split is sampled at random, always the same way."""
 
-    train: int | None = None
-    dev: int | None = None
-    test: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses splits of nothing."""
-        if any(count is not None and count < 1 for count in (self.train, self.dev, self.test)):
-            raise ValueError("a limit must be at least 1; leave it out for all")
+    train: Count | None = None
+    dev: Count | None = None
+    test: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -76,22 +72,16 @@ class TaskConfig:
     text_pair: Column | None = None
     labels: tuple[str, ...] = ()
     label_names: dict[str, str] = field(default_factory=dict)
-    downsample: float = 1.0
+    downsample: Share = 1.0
     limit: Limit = Limit()
-    batch_size: int = 16
-    weight: float = 1.0
+    batch_size: Count = 16
+    weight: Positive = 1.0
     teacher: str | None = None
     options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses an unknown kind, options that are not its own, and empty batches."""
+        """Refuses an unknown kind, and options that are not its own."""
         self.decode_options()
-        if self.batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
-        if not 0.0 < self.downsample <= 1.0:
-            raise ValueError("downsample is a share, above 0 and at most 1")
-        if self.weight < 0.0:
-            raise ValueError("weight must not be negative")
 
     def decode_options(self) -> Options:
         """Returns the kind's typed options."""

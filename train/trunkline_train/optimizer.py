@@ -42,7 +42,8 @@ def _rated(
     for name, parameter in model.encoder.named_parameters():
         if parameter.requires_grad:
             yield False, settings.learning_rate * settings.layer_decay ** depth(name), parameter
-    head_rate = settings.head_learning_rate or settings.learning_rate
+    own = settings.head_learning_rate
+    head_rate = settings.learning_rate if own is None else own
     for parameter in model.heads.parameters():
         yield True, head_rate, parameter
 

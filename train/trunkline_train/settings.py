@@ -5,13 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from trunkline.ranges import (
+    BelowOne,
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Probability,
+    Seed,
+    Share,
+)
+
 
 @dataclass(frozen=True)
 class RowsConfig:
     """How texts are cut: longest row and overlap of windows, in tokens."""
 
-    max_length: int = 384
-    overlap: int = 128
+    max_length: Count = 384
+    overlap: CountOrZero = 128
 
 
 @dataclass(frozen=True)
@@ -31,27 +42,16 @@ class ModelConfig:
         lora_targets: Names of the linear layers that get one; empty for all of the encoder's.
     """
 
-    layers: int | None = None
-    dropout: float = 0.1
-    hidden_dropout: float | None = None
-    attention_dropout: float | None = None
+    layers: Count | None = None
+    dropout: BelowOne = 0.1
+    hidden_dropout: BelowOne | None = None
+    attention_dropout: BelowOne | None = None
     freeze_embeddings: bool = False
-    freeze_layers: int = 0
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
+    freeze_layers: CountOrZero = 0
+    lora_rank: CountOrZero = 0
+    lora_alpha: Positive = 16.0
+    lora_dropout: BelowOne = 0.0
     lora_targets: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses counts and shares that could not be."""
-        if self.layers is not None and self.layers < 1:
-            raise ValueError("layers must be at least 1; leave it out for all")
-        if self.freeze_layers < 0 or self.lora_rank < 0:
-            raise ValueError("freeze_layers and lora_rank must not be negative")
-        for name in ("dropout", "hidden_dropout", "attention_dropout", "lora_dropout"):
-            share = getattr(self, name)
-            if share is not None and not 0.0 <= share < 1.0:
-                raise ValueError(f"{name} is a share, at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,13 @@ class MixingConfig:
     sampler: Literal["round-robin", "proportional", "temperature", "annealed", "ratios"] = (
         "round-robin"
     )
-    batches_per_step: int | None = None
-    temperature: float = 2.0
-    cap: int | None = None
-    ratios: dict[str, float] = field(default_factory=dict)
+    batches_per_step: Count | None = None
+    temperature: Positive = 2.0
+    cap: Count | None = None
+    ratios: dict[str, Positive] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses values that no batch could be drawn by."""
-        if self.batches_per_step is not None and self.batches_per_step < 1:
-            raise ValueError("batches_per_step must be at least 1")
-        if self.temperature <= 0.0:
-            raise ValueError("temperature must be above 0")
-        if self.cap is not None and self.cap < 1:
-            raise ValueError("cap must be at least 1")
-        if any(ratio <= 0.0 for ratio in self.ratios.values()):
-            raise ValueError("ratios must be above 0")
+        """Refuses ratios without their sampler, and the sampler without them."""
         if (self.sampler == "ratios") != bool(self.ratios):
             raise ValueError("sampler 'ratios' and the table ratios go together")
 
@@ -110,15 +102,10 @@ class BalancingConfig:
     method: Literal[
         "static", "uncertainty", "dwa", "famo", "random", "normalized", "gradnorm", "pcgrad"
     ] = "static"
-    rate: float = 0.025
-    temperature: float = 2.0
-    alpha: float = 1.5
-    window: int = 50
-
-    def __post_init__(self) -> None:
-        """Refuses values the methods could not work with."""
-        if self.rate <= 0.0 or self.temperature <= 0.0 or self.window < 1:
-            raise ValueError("rate and temperature must be above 0, window at least 1")
+    rate: Positive = 0.025
+    temperature: Positive = 2.0
+    alpha: NotNegative = 1.5
+    window: Count = 50
 
 
 @dataclass(frozen=True)
@@ -131,16 +118,9 @@ class DistillationConfig:
         final_share: And when it ends; in between it moves linearly (teacher annealing).
     """
 
-    temperature: float = 2.0
-    share: float = 1.0
-    final_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuses shares outside 0 to 1."""
-        if self.temperature <= 0.0:
-            raise ValueError("temperature must be above 0")
-        if not (0.0 <= self.share <= 1.0 and 0.0 <= self.final_share <= 1.0):
-            raise ValueError("share and final_share are shares, from 0 to 1")
+    temperature: Positive = 2.0
+    share: Probability = 1.0
+    final_share: Probability = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,34 +150,21 @@ class TrainingConfig:
         device: `auto`, `cpu`, `cuda` or another torch device.
     """
 
-    epochs: int = 3
-    learning_rate: float = 5e-5
-    head_learning_rate: float | None = None
-    layer_decay: float = 1.0
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    epochs: Count = 3
+    learning_rate: Positive = 5e-5
+    head_learning_rate: Positive | None = None
+    layer_decay: Share = 1.0
+    warmup: Probability = 0.1
+    weight_decay: NotNegative = 0.01
+    clip_norm: Positive = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 13
-    batch_tokens: int | None = None
+    seed: Seed = 13
+    batch_tokens: Count | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
-    save_steps: int = 500
-    patience: int | None = None
+    save_steps: Count = 500
+    patience: Count | None = None
     best_per_task: bool = False
-    diagnose_steps: int = 0
+    diagnose_steps: CountOrZero = 0
     cache: str | None = None
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuses values that could not train."""
-        if self.epochs < 1 or self.save_steps < 1:
-            raise ValueError("epochs and save_steps must be at least 1")
-        if not 0.0 <= self.warmup <= 1.0:
-            raise ValueError("warmup is a share of all steps, from 0 to 1")
-        if not 0.0 < self.layer_decay <= 1.0:
-            raise ValueError("layer_decay is a share, above 0 and at most 1")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError("patience must be at least 1; leave it out to train to the end")
-        if self.batch_tokens is not None and self.batch_tokens < 1:
-            raise ValueError("batch_tokens must be at least 1")

@@ -138,11 +138,13 @@ class Stepper:
                 count = int(self._checkpoint.model.head(task).units(part.targets))
                 units[task] = units.get(task, 0) + count
                 draws[task] = draws.get(task, 0) + 1
-        often = len(self._streams) / len(batches)
+        # An equal share is so many batches; of fewer batches than data sets it is one of some, so
+        # that a step of one batch is clipped as what it is, however many other data sets there are.
+        equal = len(batches) / min(len(batches), len(self._streams))
         return {
             task: Scale(
                 1.0 / max(1, count),
-                self._config.tasks[task].weight * weights[task] * draws[task] * often,
+                self._config.tasks[task].weight * weights[task] * draws[task] / equal,
             )
             for task, count in units.items()
         }
