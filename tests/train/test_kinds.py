@@ -6,12 +6,19 @@ import torch
 from trunkline.kinds import KINDS
 from trunkline.tasks import TaskSpec
 from trunkline_serve.rpc.converters import ANNOTATIONS
+from trunkline_train.baseline import GUESSES
 from trunkline_train.data.source import READERS
 from trunkline_train.evaluate import SCORERS
 from trunkline_train.features import BUILDERS
 from trunkline_train.model.heads import HEADS
 
-REGISTRIES = {"HEADS": HEADS, "BUILDERS": BUILDERS, "READERS": READERS, "SCORERS": SCORERS}
+REGISTRIES = {
+    "HEADS": HEADS,
+    "BUILDERS": BUILDERS,
+    "READERS": READERS,
+    "SCORERS": SCORERS,
+    "GUESSES": GUESSES,
+}
 
 
 @pytest.mark.parametrize("registry", REGISTRIES)

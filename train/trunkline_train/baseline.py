@@ -1,0 +1,104 @@
+"""What a task scores without looking at the text: the bar that every trained model has to clear.
+
+The guess is the same for every example: the tag or class that most have, the label set of highest
+F1 where any number of labels fits, no span, no answer. It is chosen on the very examples it is
+scored on, which makes it a little stronger than any guess from training data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from trunkline.annotations import Annotations, DocumentResult, Label, QuestionResult, Span
+from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
+from trunkline_train.data.examples import AnswerExample, TextExample, TokenExample
+from trunkline_train.scores import SCORERS, Scores, compare
+
+Guess = Callable[[TaskSpec, Any], list[DocumentResult]]
+
+
+def baseline(spec: TaskSpec, examples: Sequence[Any]) -> Scores:
+    """Returns the scores of the best guess that does not look at the examples' texts.
+
+    They are of the same form, by the same rules, as those `evaluate` gives for a model on the
+    examples: `compare(baseline(spec, examples), scores)` says by how much the model is better.
+
+    Args:
+        spec: The task.
+        examples: Of the task; the guess is chosen on them and scored on them.
+    """
+    return SCORERS[spec.kind].score(spec, examples, GUESSES[spec.kind](spec, examples))
+
+
+def beats(scores: Scores, guess: Scores) -> bool:
+    """Returns whether scores are better than the baseline's by more than the choice of examples.
+
+    That is where the 95 % interval of the paired difference in the main metric lies above zero.
+    """
+    change = compare(guess, scores)
+    return scores.main in change and change[scores.main].low > 0.0
+
+
+def _guess_tokens(spec: TaskSpec, examples: Sequence[TokenExample]) -> list[DocumentResult]:
+    """Guesses no span, or where every word has a tag the most frequent one."""
+    if spec.options != TokenOptions("tags"):
+        return [_annotated(spec, example.text, ()) for example in examples]
+    tag = _most_frequent(tag for example in examples for tag in example.tags)
+    return [
+        _annotated(
+            spec,
+            example.text,
+            tuple(
+                Span(start, end, example.text[start:end], tag, 1.0) for start, end in example.words
+            ),
+        )
+        for example in examples
+    ]
+
+
+def _guess_answers(spec: TaskSpec, examples: Sequence[AnswerExample]) -> list[DocumentResult]:
+    """Guesses that no text holds the answer."""
+    return [
+        DocumentResult(example.context, {}, (QuestionResult(example.question, spec.name, (), 1.0),))
+        for example in examples
+    ]
+
+
+def _guess_texts(spec: TaskSpec, examples: Sequence[TextExample]) -> list[DocumentResult]:
+    """Guesses the most frequent class, or the label set of highest F1."""
+    assert isinstance(spec.options, TextOptions)
+    gold = [label for example in examples for label in example.labels]
+    many = spec.options.multi_label
+    chosen = _best_labels(gold, len(examples)) if many else (_most_frequent(gold),)
+    labels = tuple(Label(label, 1.0) for label in chosen)
+    return [_annotated(spec, example.text, labels) for example in examples]
+
+
+def _best_labels(gold: Sequence[str], examples: int) -> tuple[str, ...]:
+    """Returns the labels that, given to every example, have the highest F1 over all labels."""
+    best, highest, right = 0, 0.0, 0
+    ranked = Counter(gold).most_common()
+    for count, (_, times) in enumerate(ranked, start=1):
+        right += times
+        f1 = 2.0 * right / (count * examples + len(gold))
+        if f1 > highest:
+            best, highest = count, f1
+    return tuple(label for label, _ in ranked[:best])
+
+
+def _most_frequent(labels: Iterable[str]) -> str:
+    ((label, _),) = Counter(labels).most_common(1) or [("", 0)]
+    return label
+
+
+def _annotated(spec: TaskSpec, text: str, found: Annotations) -> DocumentResult:
+    return DocumentResult(text, {spec.name: found}, ())
+
+
+GUESSES: dict[str, Guess] = {
+    "token-classification": _guess_tokens,
+    "question-answering": _guess_answers,
+    "text-classification": _guess_texts,
+}
