@@ -9,13 +9,14 @@ from trunkline.tasks import TaskSpec
 def model_card(manifest: Manifest) -> str:
     """Returns the model card as Markdown."""
     facts = manifest.encoder
+    commit = manifest.provenance.get("encoder_commit")
     lines = [
         f"# {manifest.name}, version {manifest.version}",
         "",
         "A multitask model: one encoder pass gives the answers of all tasks.",
         "",
-        f"- Encoder: `{manifest.provenance.get('encoder', facts.model_type)}`,"
-        f" {facts.layers} layers,"
+        f"- Encoder: `{manifest.provenance.get('encoder', facts.model_type)}`"
+        f"{f' (commit `{commit}`)' if commit else ''}, {facts.layers} layers,"
         f" {facts.parameters / 1e6:.1f} M parameters with heads",
         f"- Rows: at most {facts.max_length} tokens; longer texts are read in windows that overlap"
         f" by {facts.overlap}",
@@ -66,7 +67,7 @@ def _data(manifest: Manifest) -> list[str]:
 
 def _scores(gates: tuple[Gate, ...]) -> list[str]:
     if not gates:
-        return ["Not measured: the dev data was not at hand at export."]
+        return ["Not measured: it was exported without gates."]
     return [
         "On dev data, in points, through torch and through the exported graph.",
         "",

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trunkline.errors import did_you_mean
-from trunkline_export.write import PRECISIONS, ExportOptions, export_bundle
+from trunkline_export.variants import PRECISIONS
+from trunkline_export.write import ExportOptions, export_bundle
 
 _WHY = {"bf16": " (onnxruntime's PackedMultiHeadAttention has no bf16 kernel)"}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from trunkline.annotations import DocumentResult
 from trunkline.bundle import Gate, Graph
-from trunkline.errors import DataError
+from trunkline.errors import ConfigError, DataError
 from trunkline.pipeline import Pipeline
 from trunkline_export.parity import same_annotations
 from trunkline_train.checkpoint import Checkpoint
-from trunkline_train.data.source import load_test
+from trunkline_train.data.source import SAMPLE_SEED, load_test, sampled
 from trunkline_train.evaluate import predict, score
 from trunkline_train.scores import Scores, compare
 
@@ -23,31 +23,56 @@ DROP = {"fp32": 0.1, "fp16": 0.5, "bf16": 0.5, "int8": 0.5, "int8-dynamic": 0.5}
 
 
 @dataclass(frozen=True)
+class Sample:
+    """The dev examples that a task is measured on, and which they are in words."""
+
+    examples: Sequence[Any]
+    name: str
+
+
+@dataclass(frozen=True)
 class Reference:
     """What the trained model itself gives for a task's dev examples."""
 
-    examples: Sequence[Any]
+    sample: Sample
     results: Sequence[DocumentResult]
     scores: Scores
     sha256: str
 
 
-def references(checkpoint: Checkpoint) -> dict[str, Reference]:
-    """Returns by task what the trained model gives for up to 1,000 dev examples.
+def dev_samples(checkpoint: Checkpoint) -> dict[str, Sample]:
+    """Returns by task up to 1,000 of its dev examples, chosen at random, always the same.
 
     Raises:
-        DataError: The data is no longer where the configuration says, or a task has no examples.
+        ConfigError: A task's dev data cannot be read; says how to name it.
     """
+    return {spec.name: _sample(spec.name, checkpoint) for spec in checkpoint.tasks}
+
+
+def _sample(task: str, checkpoint: Checkpoint) -> Sample:
+    settings = checkpoint.config.tasks[task]
+    try:
+        examples = load_test(settings, "dev")
+        if not examples:
+            raise DataError(", ".join(settings.sources("train")), "has no dev examples")
+    except DataError as error:
+        mend = f"name it with --set tasks.{task}.dev=FILE, or export with --no-gate"
+        raise ConfigError(f"the gates need dev data of {task!r}: {error}; {mend}") from None
+    if len(examples) <= MOST_EXAMPLES:
+        return Sample(examples, "dev")
+    name = f"dev, {MOST_EXAMPLES} of {len(examples)} at random, seed {SAMPLE_SEED}"
+    return Sample(sampled(examples, MOST_EXAMPLES), name)
+
+
+def references(checkpoint: Checkpoint, samples: Mapping[str, Sample]) -> dict[str, Reference]:
+    """Returns by task what the trained model gives for the examples."""
     pipeline = checkpoint.pipeline()
     found = {}
     for spec in checkpoint.tasks:
-        settings = checkpoint.config.tasks[spec.name]
-        examples = load_test(settings, "dev")[:MOST_EXAMPLES]
-        if not examples:
-            raise DataError(", ".join(settings.sources("train")), "has no dev examples")
-        results = predict(spec, pipeline, examples)
-        scores = score(spec, examples, results)
-        found[spec.name] = Reference(examples, results, scores, _digest(examples))
+        sample = samples[spec.name]
+        results = predict(spec, pipeline, sample.examples)
+        scores = score(spec, sample.examples, results)
+        found[spec.name] = Reference(sample, results, scores, _digest(sample.examples))
     return found
 
 
@@ -60,8 +85,8 @@ def measure(
 
 def _gate(graph: Graph, pipeline: Pipeline, task: str, reference: Reference) -> Gate:
     spec = pipeline.tasks[task]
-    results = predict(spec, pipeline, reference.examples)
-    before, after = reference.scores, score(spec, reference.examples, results)
+    results = predict(spec, pipeline, reference.sample.examples)
+    before, after = reference.scores, score(spec, reference.sample.examples, results)
     change = compare(before, after)[before.main]
     pairs = zip(reference.results, results, strict=True)
     return Gate(
@@ -75,7 +100,7 @@ def _gate(graph: Graph, pipeline: Pipeline, task: str, reference: Reference) -> 
         agreement=round(100.0 * sum(same_annotations(*pair) for pair in pairs) / before.n, 2),
         n=before.n,
         passed=before.value - after.value <= DROP[graph.precision],
-        data="dev",
+        data=reference.sample.name,
         data_sha256=reference.sha256,
     )
 

@@ -13,6 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from trunkline.bundle import Graph
 from trunkline.cuda_runner import open_cuda_runner
 from trunkline.device import CUDA, ON_CPU, USUAL, Devices
+from trunkline.errors import ConfigError
 from trunkline.kinds import all_outputs
 from trunkline.pipeline import Pipeline
 from trunkline.runner import Runner, open_runner
@@ -31,6 +32,7 @@ PACKED = "graphs/packed-fp32.onnx"
 INT8 = "graphs/packed-int8.onnx"
 FP16 = "graphs/packed-fp16.onnx"
 DYNAMIC = "graphs/padded-int8-dynamic.onnx"
+PRECISIONS = ("fp32", "int8", "fp16", "int8-dynamic")
 WEIGHTS = "graphs/fp32.weights"
 FP16_WEIGHTS = "graphs/fp16.weights"
 
@@ -42,6 +44,25 @@ def is_packable(checkpoint: Checkpoint) -> str:
     except Unpackable as error:
         return str(error)
     return ""
+
+
+def check_precision(precision: str, checkpoint: Checkpoint) -> None:
+    """Refuses a precision that the encoder has no graph for, before anything is measured.
+
+    Raises:
+        ConfigError: There is no such precision.
+        Unpackable: The encoder's architecture has no graph for it.
+        NotHalf: A weight is beyond what fp16 can hold.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    try:
+        if precision == "int8":
+            read_trunk(checkpoint.model.encoder)
+        if precision == "fp16":
+            packed_cuda_model(checkpoint.model)
+    except Unpackable as error:
+        raise Unpackable(f"precision {precision}: {error}") from None
 
 
 def write_fp32(checkpoint: Checkpoint, folder: Path) -> list[Graph]:

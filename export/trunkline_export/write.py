@@ -35,16 +35,17 @@ from trunkline.bundle import (
 from trunkline.cuda import find_gpu
 from trunkline.device import ON_CPU, Devices, parse_devices
 from trunkline.encode import Row
-from trunkline.errors import ConfigError, DataError, DeviceError, RuntimeFault
+from trunkline.errors import ConfigError, DeviceError, RuntimeFault
 from trunkline.golden import write_golden
 from trunkline.kinds import find_kind
 from trunkline.pipeline import Document, Pipeline, Question
 from trunkline_export.card import model_card
 from trunkline_export.channels import Sizes, channel_sizes
-from trunkline_export.gates import Reference, measure, references
+from trunkline_export.gates import Reference, Sample, dev_samples, measure, references
 from trunkline_export.parity import ParityError, check_answers
 from trunkline_export.search import by_harm, smallest_keep
 from trunkline_export.variants import (
+    check_precision,
     graph_pipeline,
     is_packable,
     write_dynamic,
@@ -53,10 +54,10 @@ from trunkline_export.variants import (
     write_int8,
 )
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
-from trunkline_train.config import HUB, TaskConfig, changed
+from trunkline_train.config import TaskConfig, changed
+from trunkline_train.paths import without_folder
 
 Say = Callable[[str], None]
-PRECISIONS = ("fp32", "int8", "fp16", "int8-dynamic")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def export_bundle(
 
     Raises:
         CheckpointError: The checkpoint is missing or broken.
-        ConfigError: A change does not fit the configuration.
+        ConfigError: A change does not fit the configuration, or the dev data is not to be had.
         ParityError: A graph does not give what the model gives.
         DeviceError: The device that was asked for cannot be used.
         Unpackable: A precision was asked for that the encoder's architecture has no graph for.
@@ -106,9 +107,10 @@ def export_bundle(
     checkpoint = replace(loaded, config=changed(loaded.config, options.changes))
     precisions = _precisions(checkpoint, options, say)
     devices = _gpu(options.device, say) if "fp16" in precisions else ON_CPU
+    samples = _samples(checkpoint, options, say)
     with written_bundle(out) as folder:
         with _on(checkpoint, devices):
-            references_ = _references(checkpoint, options, say)
+            references_ = references(checkpoint, samples) if samples else {}
         export = _Export(checkpoint, folder, say, references_, devices)
         export.write_all(precisions)
         (folder / TOKENIZER).write_text(checkpoint.encoder.to_json(), encoding="utf-8")
@@ -263,8 +265,16 @@ class _Export:
 
 
 def _precisions(checkpoint: Checkpoint, options: ExportOptions, say: Say) -> tuple[str, ...]:
-    """Returns what to write: what was asked for, else what the encoder can have."""
+    """Returns what to write: what was asked for, else what the encoder can have.
+
+    Raises:
+        ConfigError: There is no such precision.
+        Unpackable: The encoder's architecture has no graph for one that was asked for.
+        NotHalf: A weight is beyond what fp16 can hold.
+    """
     if options.precisions is not None:
+        for precision in options.precisions:
+            check_precision(precision, checkpoint)
         return options.precisions
     why_not = is_packable(checkpoint)
     if why_not:
@@ -308,17 +318,12 @@ def _on(checkpoint: Checkpoint, devices: Devices) -> Iterator[None]:
         checkpoint.model.to("cpu")
 
 
-def _references(
-    checkpoint: Checkpoint, options: ExportOptions, say: Say
-) -> Mapping[str, Reference]:
-    if not options.gate:
-        say("gates: not measured, as asked; such a bundle is served only if told so")
-        return {}
-    try:
-        return references(checkpoint)
-    except DataError as error:
-        say(f"gates: not measured, the dev data is not at hand ({error})")
-        return {}
+def _samples(checkpoint: Checkpoint, options: ExportOptions, say: Say) -> Mapping[str, Sample]:
+    """Returns what each task is measured on; nothing if gates are not wanted."""
+    if options.gate:
+        return dev_samples(checkpoint)
+    say("gates: not measured, as asked; such a bundle is served only if told so")
+    return {}
 
 
 def _verdict(gate: Gate) -> str:
@@ -365,6 +370,7 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, object]:
     return {
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "encoder": _encoder(config.encoder, checkpoint.model.config.model_type),
+        **({"encoder_commit": checkpoint.origin.commit} if checkpoint.origin.commit else {}),
         "trained": f"{config.training.epochs} epochs, {checkpoint.progress.step} steps,"
         f" seed {config.training.seed}",
         "data": {name: _sources(task) for name, task in config.tasks.items()},
@@ -373,21 +379,10 @@ def _provenance(checkpoint: Checkpoint) -> dict[str, object]:
 
 
 def _encoder(name: str, model_type: str) -> str:
-    return f"{model_type} from a local folder" if _is_local(name) else name
+    return f"{model_type} from a local folder" if Path(name).is_absolute() else name
 
 
 def _sources(task: TaskConfig) -> list[str]:
     limit = f" (at most {task.limit.train} examples)" if task.limit.train else ""
-    train = [_public(source) + limit for source in task.sources("train")]
-    return [*train, *(_public(s) for split in ("dev", "test") for s in task.sources(split))]
-
-
-def _public(source: str) -> str:
-    """Returns a hub name whole, and of a local path only its last part."""
-    name = source.removeprefix(HUB)
-    return Path(name).name if _is_local(name) else source
-
-
-def _is_local(name: str) -> bool:
-    """Tells a path, also one that has since gone, from a name on the hub."""
-    return Path(name).is_absolute() or Path(name).exists()
+    train = [without_folder(source) + limit for source in task.sources("train")]
+    return [*train, *(without_folder(s) for split in ("dev", "test") for s in task.sources(split))]

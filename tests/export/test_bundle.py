@@ -10,11 +10,14 @@ import trunkline
 from tests.small import Corpus, write_corpus
 from trunkline import Model
 from trunkline.bundle import open_bundle
-from trunkline.errors import BundleError, CheckpointError, ConfigError
+from trunkline.cli import main
+from trunkline.errors import BundleError, CheckpointError, ConfigError, TrunklineError
 from trunkline.model import open_model
-from trunkline_export import variants, write
+from trunkline.pipeline import Pipeline
+from trunkline_export import trunk, variants, write
 from trunkline_export.gates import DROP
 from trunkline_export.parity import ParityError
+from trunkline_export.trunk import Trunk, Unpackable
 from trunkline_export.variants import DYNAMIC, INT8, PACKED, PADDED, WEIGHTS
 from trunkline_export.write import ExportOptions, export_bundle
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -140,7 +143,7 @@ def test_nothing_names_a_folder_of_this_machine(exported: Path, corpus: Corpus) 
 
 @pytest.fixture(scope="module")
 def moved(trained: Path, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a run whose data and encoder have since gone, with the lines said."""
+    """A bundle, without gates, of a run whose data and encoder have since gone."""
     folder = tmp_path_factory.mktemp("moved")
     loaded = load_checkpoint(trained)
     gone = write_corpus(folder / "gone")
@@ -150,20 +153,47 @@ def moved(trained: Path, exported: Path, tmp_path_factory: pytest.TempPathFactor
         Checkpoint(loaded.model, loaded.encoder, loaded.pad_id, config, loaded.progress),
     )
     shutil.rmtree(gone.folder)
-    said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variants, "padded_model", copied(exported))
-        options = ExportOptions("other", 7, precisions=FP32)
-        export_bundle(folder / "run", folder / "bundle", options, said.append)
-    (folder / "said").write_text("\n".join(said))
+        options = ExportOptions("other", 7, precisions=FP32, gate=False)
+        export_bundle(folder / "run", folder / "bundle", options, quiet)
     return folder
 
 
-def test_gates_are_left_out_where_the_data_has_gone(moved: Path) -> None:
-    manifest = open_bundle(moved / "bundle").manifest
-    assert manifest.gates == ()
+def test_without_gates_nothing_is_measured(moved: Path) -> None:
+    assert open_bundle(moved / "bundle").manifest.gates == ()
     assert "Not measured" in (moved / "bundle" / "README.md").read_text()
-    assert "gates: not measured, the dev data is not at hand" in (moved / "said").read_text()
+
+
+def test_dev_data_that_has_gone_is_refused_before_anything_is_computed(
+    moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Pipeline, "analyze", fail)
+    monkeypatch.setattr(variants, "padded_model", fail)
+    assert main(["export", str(moved / "run"), "--out", str(tmp_path / "bundle")]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    missing = moved / "gone" / "ner.dev"
+    assert f"the gates need dev data of 'ner': {missing}: cannot be read" in told
+    assert "--set tasks.ner.dev=FILE, or export with --no-gate" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "int4"])
+def test_a_precision_that_cannot_be_is_refused_before_anything_is_computed(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr(Pipeline, "analyze", fail)
+    monkeypatch.setattr(variants, "padded_model", fail)
+    monkeypatch.setitem(trunk._READERS, "bert", unpackable)
+    options = ExportOptions(precisions=("fp32", precision))
+    with pytest.raises(TrunklineError, match=f"precision '?{precision}'?") as caught:
+        export_bundle(trained, tmp_path / "bundle", options, quiet)
+    assert len(str(caught.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def unpackable(encoder: object) -> Trunk:
+    raise Unpackable("no packed graph for this one")
 
 
 def test_folders_that_have_gone_are_not_named_either(moved: Path) -> None:

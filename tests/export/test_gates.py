@@ -11,11 +11,11 @@ import pytest
 from tests.small import Corpus
 from trunkline import Document, DocumentResult, Model
 from trunkline.bundle import Gate, Graph, open_bundle
-from trunkline.errors import DataError
+from trunkline.errors import ConfigError
 from trunkline.model import open_model
 from trunkline.pipeline import Pipeline
 from trunkline_export import gates
-from trunkline_export.gates import DROP, Reference, measure, references
+from trunkline_export.gates import DROP, Reference, dev_samples, measure, references
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.evaluate import evaluate
 from trunkline_train.scores import Scores
@@ -26,7 +26,7 @@ Change = Callable[[DocumentResult], DocumentResult]
 
 @pytest.fixture(scope="module")
 def reference(checkpoint: Checkpoint) -> References:
-    return references(checkpoint)
+    return references(checkpoint, dev_samples(checkpoint))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_every_task_is_gated_on_its_own_metric(
             assert gate.passed
             assert gate.value == gate.reference > 0.0
             for pipeline in (checkpoint.pipeline(), model.pipeline):
-                scores = evaluate(spec, pipeline, reference[spec.name].examples)
+                scores = evaluate(spec, pipeline, reference[spec.name].sample.examples)
                 assert scores.value == pytest.approx(gate.value, abs=1e-4)
 
 
@@ -167,16 +167,35 @@ def test_a_task_without_examples_is_not_gated(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gates, "load_test", lambda *_: [])
-    with pytest.raises(DataError, match="has no dev examples"):
-        references(checkpoint)
+    with pytest.raises(ConfigError, match="has no dev examples"):
+        dev_samples(checkpoint)
 
 
-def test_at_most_a_thousand_examples_are_taken(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+def test_at_most_a_thousand_examples_are_taken_at_random(
+    checkpoint: Checkpoint, reference: References, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of a file that is sorted by label the first ones are of one label."""
     assert gates.MOST_EXAMPLES == 1000
+    whole = {task: one.sample for task, one in reference.items()}
+    assert {one.name for one in whole.values()} == {"dev"}
     monkeypatch.setattr(gates, "MOST_EXAMPLES", 7)
-    assert {len(one.examples) for one in references(checkpoint).values()} == {7}
+    for task, sample in dev_samples(checkpoint).items():
+        examples = whole[task].examples
+        places = [examples.index(example) for example in sample.examples]
+        assert len(places) == 7
+        assert places == sorted(set(places))
+        assert places != list(range(7))
+        assert sample.name == f"dev, 7 of {len(examples)} at random, seed 0"
+        assert sample == dev_samples(checkpoint)[task]
+
+
+def test_a_gate_says_which_examples_it_is_of(
+    checkpoint: Checkpoint, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "MOST_EXAMPLES", 7)
+    found = references(checkpoint, dev_samples(checkpoint))
+    gate = verdict(graph, checkpoint.pipeline(), found)
+    assert (gate.data, gate.n) == ("dev, 7 of 20 at random, seed 0", 7)
 
 
 @pytest.fixture
@@ -190,7 +209,8 @@ def copy(corpus: Corpus, tmp_path: Path) -> Corpus:
 
 
 def fingerprints(checkpoint: Checkpoint, corpus: Corpus) -> dict[str, str]:
-    found = references(replace(checkpoint, config=corpus.load()))
+    moved = replace(checkpoint, config=corpus.load())
+    found = references(moved, dev_samples(moved))
     return {task: one.sha256 for task, one in found.items()}
 
 

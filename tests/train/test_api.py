@@ -57,7 +57,7 @@ def test_settings_find_their_section() -> None:
 
 
 def test_path_may_be_a_setting() -> None:
-    assert configured(cache=Path("a/b")).training.cache == str(Path("a/b"))
+    assert configured(cache=Path("a/b")).training.cache == str(Path("a/b").absolute())
 
 
 @pytest.mark.parametrize(

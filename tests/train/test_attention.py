@@ -1,5 +1,7 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -120,3 +122,18 @@ def test_bf16_on_a_cpu_needs_instructions_for_it(
     assert use_bf16("auto", cpu) == (amx or pairs)
     assert use_bf16("bf16", cpu)
     assert not use_bf16("fp32", cpu)
+
+
+@pytest.mark.parametrize(("capability", "fast"), [(7, False), (8, True), (9, True)])
+def test_bf16_that_a_gpu_emulates_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, capability: int, fast: bool
+) -> None:
+    """T4 (7.5) and V100 (7.0) compute bf16, slower than fp32."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    properties = SimpleNamespace(major=capability)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert use_bf16("auto", torch.device("cuda", 0)) == fast
+    assert use_bf16("bf16", torch.device("cuda", 0))

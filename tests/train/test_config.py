@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -10,7 +11,7 @@ from tests.small import Corpus
 from trunkline.errors import ConfigError
 from trunkline.structure import plain
 from trunkline.tasks import AnswerOptions, TokenOptions
-from trunkline_train.config import Config, load_config, parse_config
+from trunkline_train.config import Config, changed, load_config, parse_config
 
 ROOT = Path(__file__).parents[2]
 NER = {"kind": "token-classification", "train": "ner.train"}
@@ -171,10 +172,68 @@ def test_set_that_fits_nowhere_is_refused(corpus: Corpus, change: str) -> None:
     assert f"--set {change}" in refusal(corpus, change)
 
 
-def test_data_is_relative_to_the_file_and_set_to_the_working_folder(corpus: Corpus) -> None:
-    task = corpus.load("tasks.ner.dev=other.dev", "tasks.ner.test=hub:some/set#test").tasks["ner"]
-    assert task.train == str(corpus.folder / "ner.train")
-    assert (task.dev, task.test) == ("other.dev", "hub:some/set#test")
+PLACES = """
+name = "x"
+encoder = "{encoder}"
+[training]
+cache = "../kept"
+[tasks.ner]
+kind = "token-classification"
+train = ["a.conll", "deeper/b.conll"]
+dev = "hub:own#dev"
+test = "hub:some/set#test"
+teacher = "runs/ner"
+"""
+
+
+def test_paths_are_relative_to_the_file_and_those_of_set_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project" / "own").mkdir(parents=True)
+    (tmp_path / "project" / "bert").mkdir()
+    file = tmp_path / "project" / "c.toml"
+    file.write_text(PLACES.format(encoder="bert"))
+    for working in (tmp_path, tmp_path / "project", tmp_path / "project" / "own"):
+        monkeypatch.chdir(working)
+        config = load_config(Path(os.path.relpath(file)), ["tasks.ner.limit.dev=3"])
+        task, there = config.tasks["ner"], str(tmp_path / "project")
+        assert config.encoder == f"{there}/bert"
+        assert config.training.cache == str(tmp_path / "kept")
+        assert task.train == (f"{there}/a.conll", f"{there}/deeper/b.conll")
+        assert (task.dev, task.test) == (f"hub:{there}/own#dev", "hub:some/set#test")
+        assert task.teacher == f"{there}/runs/ner"
+        assert load_config(file, ["tasks.ner.limit.dev=3"]) == config
+        told = ["tasks.ner.dev=x.conll", "tasks.ner.teacher=../t", "encoder=./e"]
+        moved = load_config(file, told)
+        assert moved.tasks["ner"].dev == str(working / "x.conll")
+        assert moved.tasks["ner"].teacher == str(working.parent / "t")
+        assert moved.encoder == str(working / "e")
+        assert changed(config, told[:1]).tasks["ner"].dev == str(working / "x.conll")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "path"),
+    [
+        ("bert-base-uncased", False),
+        ("google-bert/bert-base-uncased", False),
+        ("google-bert/bert-base-uncased@v1.0", False),
+        ("some/encoder@refs/pr/1", False),
+        ("./encoder", True),
+        ("../encoder", True),
+        ("encoder/", True),
+        ("models/mine/encoder", True),
+        ("~/encoder", True),
+        ("C:\\models\\encoder", True),
+    ],
+)
+def test_an_encoder_that_can_only_be_a_path_is_one(
+    tmp_path: Path, encoder: str, path: bool
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(PLACES.format(encoder=encoder.replace("\\", "\\\\")))
+    found = load_config(file).encoder
+    assert Path(found).is_absolute() == path
+    assert path or found == encoder
 
 
 def test_hub_names_and_absolute_paths_stay(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from tests.small import Corpus, sentences, write_conll
 from trunkline.errors import CheckpointError, ConfigError, DataError
+from trunkline_train import load
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
-from trunkline_train.config import Config
+from trunkline_train.config import Config, load_config
 from trunkline_train.loop import train
 from trunkline_train.report import Report
 
@@ -144,21 +145,57 @@ def test_a_finished_run_resumes_to_itself(config: Config, whole: Path, tmp_path:
     assert_same_run(whole, out)
 
 
-@pytest.mark.parametrize("change", ["training.epochs=3", "training.seed=6", "tasks.qa.weight=2"])
-def test_another_configuration_cannot_resume(corpus: Corpus, whole: Path, change: str) -> None:
-    with pytest.raises(CheckpointError, match="trained by another configuration"):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("training.epochs=3", "training.epochs was 2, is 3"),
+        ("training.seed=6", "training.seed was 5, is 6"),
+        ("tasks.qa.weight=2", "tasks.qa.weight was 1.0, is 2.0"),
+    ],
+)
+def test_another_configuration_cannot_resume(
+    corpus: Corpus, whole: Path, change: str, told: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"by another configuration: {told}; resume with"):
         train(corpus.load(*SHORT, change), whole, resume=True)
 
 
-def test_other_labels_cannot_resume(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_project_that_has_moved_resumes_from_another_folder(
+    corpus: Corpus, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Path(shutil.copytree(corpus.folder, tmp_path / "project"))
+    text = corpus.config.read_text().replace(str(corpus.encoder), "encoder")
+    (project / "config.toml").write_text(text)
+    shutil.copytree(whole, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    train(load_config(Path("project/config.toml"), SHORT), tmp_path / "run", resume=True)
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_other_labels_or_data_cannot_resume(corpus: Corpus, tmp_path: Path) -> None:
     path = tmp_path / "ner.train"
     write_conll(path, sentences(30, 1))
-    config = corpus.load(*SHORT, f"tasks.ner.train={path}")
-    train(config, tmp_path / "run")
-    write_conll(path, [*sentences(30, 1), (("Bern", "B-MISC"),)])
-    changed = corpus.load(*SHORT, "tasks.ner.limit={dev=4}", f"tasks.ner.train={path}")
-    with pytest.raises(CheckpointError, match="or other labels"):
-        train(changed, tmp_path / "run", resume=True)
+    settings = (*SHORT, "training.epochs=1", "tasks.ner.limit={dev=4}", f"tasks.ner.train={path}")
+    train(corpus.load(*settings), tmp_path / "run")
+    for data, told in (
+        ([*sentences(30, 1), (("Bern", "B-MISC"),)], "'ner' has other labels"),
+        (sentences(31, 1), "the data of 'ner' has changed"),
+    ):
+        write_conll(path, data)
+        with pytest.raises(CheckpointError, match=told):
+            train(corpus.load(*settings), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("end", ['{"step": 12, "lo', "\x00\x00", ""])
+def test_a_log_that_is_being_written_does_not_hold_up_a_model(
+    trained: Path, tmp_path: Path, end: str
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    before = load(run).scores
+    with (run / "log.jsonl").open("a") as file:
+        file.write(end)
+    assert load(run).scores == before
+    assert set(before) == {"ner", "qa"}
 
 
 def test_nothing_to_resume_is_one_line(config: Config, tmp_path: Path) -> None:

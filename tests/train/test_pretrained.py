@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -18,6 +19,7 @@ from transformers import (
 from tests.small import POSITIONS, Corpus, bert, save_encoder, wordpiece
 from trunkline.errors import ConfigError
 from trunkline_train.checkpoint import Checkpoint
+from trunkline_train.model import pretrained
 from trunkline_train.model.dropout import quicken_dropout
 from trunkline_train.model.layers import find_layers, freeze, keep_layers, recompute_activations
 from trunkline_train.model.pretrained import (
@@ -215,10 +217,55 @@ def test_half_precision_weights_are_trained_and_run_in_full(tmp_path: Path) -> N
         assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["no/such-encoder", "/nowhere/at/all"])
-def test_an_encoder_that_is_not_there_is_one_line(name: str) -> None:
+def test_an_encoder_that_is_not_there_is_one_line() -> None:
     with pytest.raises(ConfigError, match="cannot be loaded") as caught:
+        load_pretrained("no/such-encoder")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./encoder", "models/mine/encoder"])
+def test_a_path_that_is_not_there_is_refused_without_asking_the_hub(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(pretrained, "hf_hub_download", None)
+    with pytest.raises(ConfigError, match=f"^encoder '{name}': there is no such file or folder"):
         load_pretrained(name)
+
+
+COMMITS = {"main": "1" * 40, "v1": "2" * 40}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, with a model of two layers that once had one."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--acme--small"
+    for layers, (revision, commit) in zip((2, 1), COMMITS.items(), strict=True):
+        save_encoder(repository / "snapshots" / commit, small("bert", layers), wordpiece())
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    return repository
+
+
+@pytest.mark.parametrize(
+    ("name", "commit", "layers"),
+    [
+        ("acme/small", COMMITS["main"], 2),
+        ("acme/small@main", COMMITS["main"], 2),
+        ("acme/small@v1", COMMITS["v1"], 1),
+        (f"acme/small@{COMMITS['v1']}", COMMITS["v1"], 1),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_an_encoder_of_the_hub_is_taken_at_a_revision(name: str, commit: str, layers: int) -> None:
+    found = load_pretrained(name)
+    assert (found.commit, found.encoder.config.num_hidden_layers) == (commit, layers)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_revision_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^encoder 'acme/small@v9' cannot be loaded") as caught:
+        load_pretrained("acme/small@v9")
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -12,7 +12,7 @@ print(model.analyze("Mr Smith loves New York"))
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -24,6 +24,7 @@ from trunkline.model import Model
 from trunkline.pipeline import Pipeline
 from trunkline_train.config import Config, parse_config
 from trunkline_train.corpora import Corpus
+from trunkline_train.paths import anchored
 from trunkline_train.settings import (
     BalancingConfig,
     DistillationConfig,
@@ -135,7 +136,7 @@ def train(
     Args:
         tasks: With their corpora; names must differ.
         out: Folder of the run: checkpoints, log, curves, model card.
-        encoder: A name on the Hugging Face hub, a folder, or a run of Trunkline.
+        encoder: A folder, a run of Trunkline, or NAME or NAME@REVISION on the Hugging Face hub.
         resume: Go on with the run in `out`, exactly where it stopped.
         settings: Those of a configuration, by name (`epochs=5, sampler="temperature"`), or whole
             sections (`mixing={"sampler": "temperature", "temperature": 5}`).
@@ -185,11 +186,11 @@ def configure(
         raise ConfigError(f"{_SOURCE}: two tasks are named {twice[0]!r}; names must differ")
     data = {
         "name": name,
-        "encoder": str(encoder),
+        "encoder": os.path.abspath(encoder) if isinstance(encoder, Path) else encoder,
         "tasks": {task.name: task.table() for task in tasks},
         **_by_section(settings),
     }
-    return parse_config(data, _SOURCE)
+    return parse_config(anchored(data, Path.cwd()), _SOURCE)
 
 
 def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -220,9 +221,9 @@ def _section_of(key: str) -> str:
 
 def _dev_scores(run: Path, step: int) -> dict[str, dict[str, float]]:
     """Returns the dev metrics that the run's log has of a step."""
-    log = run / "log.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else ()
-    for line in map(json.loads, lines):
+    from trunkline_train.report import read_log
+
+    for line in read_log(run):
         if line["step"] == step and "dev" in line:
             return line["dev"]
     return {}

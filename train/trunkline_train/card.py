@@ -16,7 +16,8 @@ from trunkline import __version__
 from trunkline.files import write_whole
 from trunkline.tasks import AnswerOptions, TaskSpec
 from trunkline_train.checkpoint import Checkpoint
-from trunkline_train.config import HUB, Config
+from trunkline_train.config import Config
+from trunkline_train.paths import without_folder
 from trunkline_train.report import CONFUSION, CURVES, read_log
 
 CARD = "README.md"
@@ -59,8 +60,9 @@ def _head(checkpoint: Checkpoint) -> Iterator[str]:
     yield ""
     yield "A multitask model: one pass of the encoder gives the answers of all tasks."
     yield ""
-    encoder = _source(checkpoint.config.encoder)
-    yield f"- Encoder: `{encoder}`, {count / 1e6:.1f} M parameters with the tasks' heads"
+    encoder = without_folder(checkpoint.config.encoder)
+    commit = f" (commit `{checkpoint.origin.commit}`)" if checkpoint.origin.commit else ""
+    yield f"- Encoder: `{encoder}`{commit}, {count / 1e6:.1f} M parameters with the tasks' heads"
     yield (
         f"- Rows: at most {checkpoint.encoder.max_length} tokens; longer texts are read in windows"
         f" that overlap by {checkpoint.config.rows.overlap}"
@@ -210,13 +212,7 @@ def _labels(spec: TaskSpec) -> str:
 
 
 def _sources(sources: tuple[str, ...]) -> str:
-    return ", ".join(f"`{_source(source)}`" for source in sources)
-
-
-def _source(source: str) -> str:
-    """Returns a hub name as it is, of a local path only its end: a card travels."""
-    local = not source.startswith(HUB) and Path(source).exists()
-    return Path(source).name if local else source
+    return ", ".join(f"`{without_folder(source)}`" for source in sources)
 
 
 def _settings(settings: Any) -> str:

@@ -13,7 +13,7 @@ Order, dropout and learning rates follow from the number of the step; they need 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from trunkline_train.config import Config, parse_config
 from trunkline_train.model.lora import plain_state
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import encoder_from_config
+from trunkline_train.paths import is_place, without_folder
 from trunkline_train.torch_runner import TorchRunner
 
 _META, _WEIGHTS, _TOKENIZER = "checkpoint.json", "model.safetensors", "tokenizer.json"
@@ -66,6 +67,19 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a model is made from, beyond the names in its configuration.
+
+    Attributes:
+        commit: Of the encoder's repository on the hub; empty for a local one.
+        data: By task, a fingerprint of what its training and dev files hold, wherever they lie.
+    """
+
+    commit: str = ""
+    data: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A trained model with everything needed to run it.
 
@@ -75,6 +89,7 @@ class Checkpoint:
         pad_id: Vocabulary id of padding.
         config: The configuration it was trained by.
         progress: How far training was.
+        origin: What it was made from.
     """
 
     model: MultitaskModel
@@ -82,6 +97,7 @@ class Checkpoint:
     pad_id: int
     config: Config
     progress: Progress
+    origin: Origin = Origin()
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -103,6 +119,7 @@ def save_checkpoint(
         "pad_id": checkpoint.pad_id,
         "config": plain(checkpoint.config),
         "progress": plain(checkpoint.progress),
+        "origin": plain(checkpoint.origin),
     }
     with replaced_folder(folder) as aside:
         _save_tensors(plain_state(checkpoint.model), aside / _WEIGHTS)
@@ -133,30 +150,63 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         model = MultitaskModel(encoder_from_config(str(folder)), tasks, config.model.dropout)
         model.load_state_dict(load_file(folder / _WEIGHTS))
         progress = Progress(**meta["progress"])
+        origin = Origin(**meta.get("origin", {}))
         pad_id = int(meta["pad_id"])
         encoder = TextEncoder(tokenizer, config.rows.max_length, config.rows.overlap)
     except Exception as error:  # tokenizers, safetensors and transformers have no narrower base
         raise _broken(folder, error) from None
-    return Checkpoint(model.eval(), encoder, pad_id, config, progress)
+    return Checkpoint(model.eval(), encoder, pad_id, config, progress, origin)
 
 
-def resumable(folder: Path, fresh: Checkpoint) -> Checkpoint:
-    """Returns `fresh`, built from the configuration, with weights and progress of a checkpoint.
+def resumable(folder: Path, saved: Checkpoint, fresh: Checkpoint) -> Checkpoint:
+    """Returns `fresh`, built from the configuration, with weights and progress of `saved`.
+
+    Args:
+        folder: Of the checkpoint `saved`.
+        saved: Where the run stands.
+        fresh: The model as training would begin.
 
     Raises:
-        CheckpointError: The checkpoint is of another configuration or other labels, or is broken.
+        CheckpointError: The checkpoint is of another configuration, labels or data, or is broken.
     """
-    saved = load_checkpoint(folder)
-    tasks = [(spec.name, spec.kind, spec.labels) for spec in saved.tasks]
-    if saved.config != fresh.config or tasks != [(t.name, t.kind, t.labels) for t in fresh.tasks]:
-        reason = "was trained by another configuration or other labels"
-        raise CheckpointError(folder, f"{reason}; resume with the same, or use another --out")
+    other = _difference(saved, fresh)
+    if other:
+        mend = "resume with the same, or use another --out"
+        raise CheckpointError(folder, f"was trained by another configuration: {other}; {mend}")
     raw = _split(_load_state(folder), _MODEL)[0] or saved.model.state_dict()
     try:
         fresh.model.load_state_dict(raw)
     except RuntimeError as error:
         raise _broken(folder / _STATE, error) from None
     return replace(fresh, progress=saved.progress)
+
+
+def _difference(saved: Checkpoint, fresh: Checkpoint) -> str:
+    """Returns what would make going on another training; nothing if the two are of one run."""
+    before, now = (dict(_settings(plain(one.config))) for one in (saved, fresh))
+    for key in [key for key in {**before, **now} if before.get(key) != now.get(key)]:
+        return f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+    for old, new in zip(saved.tasks, fresh.tasks, strict=True):
+        if old.labels != new.labels:
+            return f"{new.name!r} has other labels"
+    for name in saved.origin.data:
+        if saved.origin.data[name] != fresh.origin.data[name]:
+            return f"the data of {name!r} has changed"
+    return ""
+
+
+def _settings(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yields key and value of all settings that training follows from; of paths, only the end.
+
+    Data may lie elsewhere by now: what it holds is compared, not where it is.
+    """
+    if isinstance(value, dict) and value:
+        for name, one in value.items():
+            yield from _settings(one, (*key, name))
+    elif not is_place(key):
+        yield ".".join(key), value
+    elif key[-1] in ("encoder", "teacher"):
+        yield ".".join(key), value and without_folder(value)
 
 
 def load_state(folder: Path, optimizer: Optimizer) -> None:

@@ -13,6 +13,7 @@ from trunkline.kinds import find_kind
 from trunkline.ranges import Count, Positive, Share
 from trunkline.structure import parse, plain
 from trunkline.tasks import Options, check_task_name
+from trunkline_train.paths import anchored
 from trunkline_train.settings import (
     BalancingConfig,
     DistillationConfig,
@@ -22,10 +23,8 @@ from trunkline_train.settings import (
     TrainingConfig,
 )
 
-HUB = "hub:"
 Sources = str | tuple[str, ...]
 Column = int | str
-_SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ class Config:
 
     Attributes:
         name: Of the model; also of its bundle.
-        encoder: A name on the Hugging Face hub, a local folder, or a run or checkpoint, such as a
-            teacher's.
+        encoder: A local folder, a run or checkpoint, such as a teacher's, or the NAME or
+            NAME@REVISION of a model on the Hugging Face hub.
         tasks: By task name; their order is the order of the heads.
         rows: How texts are cut.
         model: What becomes of the pretrained encoder.
@@ -141,7 +140,7 @@ class Config:
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Reads a TOML configuration.
 
-    Data files named in it are relative to it; those named in `changes` to the working folder.
+    Paths in it are relative to it, those in `changes` to the working folder; all become absolute.
 
     Args:
         path: The file.
@@ -157,7 +156,7 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    _anchor_paths(data, path.parent)
+    data = anchored(data, path.parent)
     for change in changes:
         _apply(data, change)
     return parse_config(data, str(path))
@@ -189,22 +188,6 @@ def parse_config(data: Mapping[str, Any], source: str) -> Config:
         raise ConfigError(f"{source}: {error}") from None
 
 
-def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
-    tasks = data.get("tasks")
-    for task in tasks.values() if isinstance(tasks, dict) else ():
-        for split in _SPLITS:
-            source = task.get(split) if isinstance(task, dict) else None
-            if isinstance(source, str):
-                task[split] = _anchored(source, folder)
-            elif isinstance(source, list):
-                task[split] = [_anchored(one, folder) for one in source]
-
-
-def _anchored(source: object, folder: Path) -> object:
-    local = isinstance(source, str) and not source.startswith(HUB)
-    return str(folder / str(source)) if local else source
-
-
 def _apply(data: dict[str, Any], change: str) -> None:
     key, equals, value = change.partition("=")
     if not equals or not key:
@@ -215,6 +198,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
         if not isinstance(data, dict):
             raise ConfigError(f"--set {change}: {table!r} is not a table")
     try:
-        data[last] = tomllib.loads(f"value = {value}")["value"]
+        new = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        data[last] = value
+        new = value
+    data[last] = anchored(new, Path.cwd(), (*tables, last))

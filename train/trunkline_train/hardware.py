@@ -27,12 +27,14 @@ def pick_device(name: str) -> torch.device:
 def use_bf16(precision: str, device: torch.device) -> bool:
     """Returns whether matrix products run in bf16.
 
-    `auto` asks the hardware: CUDA knows, and a CPU gains where it has AMX, matrix units for bf16,
-    or AVX512-BF16, whose products of two numbers at a time are twice as many as in fp32.
+    `auto` asks the hardware: a GPU gains from compute capability 8 on, for older ones only emulate
+    bf16, and a CPU where it has AMX, matrix units for bf16, or AVX512-BF16, whose products of two
+    numbers at a time are twice as many as in fp32.
     """
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return device.type == "cpu" and fast

@@ -16,6 +16,7 @@ from trunkline_train.balancing import BALANCERS, Balancer
 from trunkline_train.card import write_card
 from trunkline_train.checkpoint import (
     Checkpoint,
+    Origin,
     Progress,
     load_checkpoint,
     load_state,
@@ -23,6 +24,7 @@ from trunkline_train.checkpoint import (
     save_checkpoint,
 )
 from trunkline_train.config import Config
+from trunkline_train.data.cache import data_fingerprint
 from trunkline_train.data.examples import Example
 from trunkline_train.data.load import LoadedTask, cache_folder, load_task
 from trunkline_train.distill import attach_teacher
@@ -116,16 +118,20 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
 
 def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
     """Reads all data; builds the model anew, or loads it from the checkpoint `last`."""
-    pretrained = load_pretrained(config.encoder, config.model)
+    saved = None if last is None else load_checkpoint(last)
+    commit = "" if saved is None else saved.origin.commit
+    pretrained = load_pretrained(config.encoder, config.model, commit)
     encoder = text_encoder(pretrained, config.rows)
     cache = cache_folder(config.training.cache)
     tasks = [load_task(name, task, encoder, cache) for name, task in config.tasks.items()]
     specs = [task.spec for task in tasks]
     model = MultitaskModel(pretrained.encoder, specs, config.model.dropout)
     add_lora(model, config.model)
-    checkpoint = Checkpoint(model, encoder, pretrained.pad_id, config, Progress())
-    if last is not None:
-        checkpoint = resumable(last, checkpoint)
+    data = {name: data_fingerprint(task) for name, task in config.tasks.items()}
+    origin = Origin(pretrained.commit, data)
+    checkpoint = Checkpoint(model, encoder, pretrained.pad_id, config, Progress(), origin)
+    if last is not None and saved is not None:
+        checkpoint = resumable(last, saved, checkpoint)
     checkpoint.model.to(workers.device)
     _set_up(checkpoint.model, config)
     features = {task.spec.name: _features(task, checkpoint, cache, workers) for task in tasks}

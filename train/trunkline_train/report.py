@@ -26,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from trunkline.files import write_whole
 from trunkline_train.checkpoint import Progress
 from trunkline_train.events import Events, has_tensorboard
 from trunkline_train.pictures import Pictures
@@ -74,7 +75,7 @@ class Report:
         if self._active:
             self._out.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(line) + "\n" for line in self._lines)
-            (self._out / LOG).write_text(text)
+            write_whole(self._out / LOG, text)
             if has_tensorboard():
                 self._events = Events(self._out / EVENTS, self._done)
             else:
@@ -209,10 +210,10 @@ def read_log(out: Path, most: float = math.inf) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     if not (out / LOG).exists():
         return lines
-    for text in (out / LOG).read_text().splitlines():
+    for text in (out / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # the last line of a killed process
+        except ValueError:  # the last line of a process that was killed, or is about to end it
             continue
         if line["step"] <= most:
             lines.append(line)

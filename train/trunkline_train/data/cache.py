@@ -20,9 +20,10 @@ from trunkline.encode import TextEncoder
 from trunkline.errors import DataError
 from trunkline.files import replaced_file
 from trunkline.structure import plain
-from trunkline_train.config import HUB, TaskConfig
+from trunkline_train.config import TaskConfig
 from trunkline_train.data.source import suffix
 from trunkline_train.data.tables import load_hub
+from trunkline_train.paths import HUB
 from trunkline_train.table import FeatureTable, parts
 
 FORMAT = 1  # of the files, and of how features are built: raise it with either
@@ -56,6 +57,16 @@ def fingerprint(task: TaskConfig, encoder: TextEncoder) -> str:
         "sample": [task.downsample, task.limit.train],
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def data_fingerprint(task: TaskConfig) -> str:
+    """Returns a hash of what a task's training and dev sources hold.
+
+    Raises:
+        DataError: A source is missing.
+    """
+    held = [[_content(one) for one in task.sources(split)] for split in ("train", "dev")]
+    return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:32]
 
 
 def _content(source: str) -> list[str]:

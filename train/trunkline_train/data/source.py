@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from trunkline.errors import DataError
-from trunkline_train.config import HUB, TaskConfig
+from trunkline_train.config import TaskConfig
 from trunkline_train.data.answers import AnswerReader
 from trunkline_train.data.examples import Example
 from trunkline_train.data.reader import OTHER, Reader, check_labels, label_set
@@ -17,9 +17,10 @@ from trunkline_train.data.records import Record
 from trunkline_train.data.tables import read_hub
 from trunkline_train.data.texts import TextReader
 from trunkline_train.data.tokens import TokenReader
+from trunkline_train.paths import HUB
 
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.05, 1000
-_SAMPLE_SEED = 0  # never the training seed: runs with other seeds see the same data
+SAMPLE_SEED = 0  # never the training seed: runs with other seeds see the same data
 
 E = TypeVar("E", bound=Example)
 
@@ -135,13 +136,14 @@ def _sample(examples: list[E], task: TaskConfig, split: str) -> list[E]:
     """Keeps the task's share of the examples, and of those as many as its limit allows."""
     limit: int | None = getattr(task.limit, split)
     share = max(1, round(task.downsample * len(examples)))
-    return _chosen(_chosen(examples, share), len(examples) if limit is None else limit)
+    return sampled(sampled(examples, share), len(examples) if limit is None else limit)
 
 
-def _chosen(examples: list[E], count: int) -> list[E]:
+def sampled(examples: list[E], count: int) -> list[E]:
+    """Returns at most so many of the examples, at random by `SAMPLE_SEED`, in their order."""
     if count >= len(examples):
         return examples
-    chosen = np.random.default_rng(_SAMPLE_SEED).permutation(len(examples))[:count]
+    chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(examples))[:count]
     return [examples[index] for index in sorted(chosen)]
 
 
@@ -155,7 +157,7 @@ def _hold_out(examples: list[E], task: TaskConfig) -> tuple[list[E], list[E]]:
     if len(groups) < 2:  # noqa: PLR2004
         where = ", ".join(task.sources("train"))
         raise DataError(where, "has too little data to hold out a dev split; give dev")
-    order = np.random.default_rng(_SAMPLE_SEED).permutation(len(groups))
+    order = np.random.default_rng(SAMPLE_SEED).permutation(len(groups))
     held: set[str] = set()
     count = 0
     for index in order[: len(groups) - 1]:

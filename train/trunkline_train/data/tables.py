@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import DataError
-from trunkline_train.config import HUB, Column, TaskConfig
+from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.files import opened, read_lines
 from trunkline_train.data.records import Record, numbered
+from trunkline_train.paths import HUB
 
 LABEL = "label"  # a first row that holds it is a header
 _HUB = re.compile(r"([^#@:]+)(?::([^#@:]+))?(?:@([^#]+))?(?:#(.+))?")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from huggingface_hub import hf_hub_download
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -19,6 +20,7 @@ from trunkline_train.model.architectures import check_config, check_encoder
 from trunkline_train.model.attention import install_attention
 from trunkline_train.model.dropout import quicken_dropout
 from trunkline_train.model.layers import freeze, keep_layers
+from trunkline_train.paths import is_path, split_revision
 from trunkline_train.settings import ModelConfig, RowsConfig
 
 # Architectures name the settings differently.
@@ -52,20 +54,23 @@ class Pretrained:
         encoder: The pretrained weights.
         tokenizer: The `tokenizers` object.
         pad_id: Vocabulary id of padding.
+        commit: Of the repository on the hub that they are from; empty for others.
     """
 
     encoder: PreTrainedModel
     tokenizer: Tokenizer
     pad_id: int
+    commit: str = ""
 
 
-def load_pretrained(name: str, model: ModelConfig | None = None) -> Pretrained:
+def load_pretrained(name: str, model: ModelConfig | None = None, commit: str = "") -> Pretrained:
     """Loads an encoder, drops layers and freezes parts of it as configured.
 
     Args:
-        name: Of a model on the hub, of a local folder, or of a run or checkpoint of Trunkline,
-            whose encoder and tokenizer are taken.
+        name: NAME or NAME@REVISION of a model on the hub, a local folder, or a run or checkpoint of
+            Trunkline, whose encoder and tokenizer are taken.
         model: What becomes of it; None leaves it as it is.
+        commit: What a model on the hub is taken at, whatever its branch or tag says by now.
 
     Raises:
         ConfigError: It cannot be loaded, has no fast tokenizer, or does not take a setting.
@@ -74,22 +79,39 @@ def load_pretrained(name: str, model: ModelConfig | None = None) -> Pretrained:
     if not sys.stderr.isatty():
         disable_progress_bar()
     model = model or ModelConfig()
-    trained = any((Path(name) / file).exists() for file in _TRAINED)
-    found = _from_run(Path(name), model) if trained else _from_hub(name, model)
+    if any((Path(name) / file).exists() for file in _TRAINED):
+        found = _from_run(Path(name), model)
+    elif Path(name).exists():
+        found = _from_files(name, name, model, {})
+    else:
+        found = _from_hub(name, model, commit)
     if model.layers is not None:
         keep_layers(found.encoder, model.layers)
     freeze(found.encoder, model)
     return found
 
 
-def _from_hub(name: str, model: ModelConfig) -> Pretrained:
+def _from_hub(name: str, model: ModelConfig, commit: str) -> Pretrained:
+    if is_path(name):
+        mend = "give a folder that is, or a name on the Hugging Face hub"
+        raise ConfigError(f"encoder {name!r}: there is no such file or folder; {mend}")
+    repository, revision = split_revision(name)
     with _one_line(name):
-        config = AutoConfig.from_pretrained(name)
+        # Files lie in a folder named by the commit, also where the network is not to be asked.
+        file = hf_hub_download(repository, "config.json", revision=commit or revision)
+    commit = Path(file).parent.name
+    found = _from_files(repository, name, model, {"revision": commit})
+    return replace(found, commit=commit)
+
+
+def _from_files(place: str, name: str, model: ModelConfig, at: Mapping[str, str]) -> Pretrained:
+    with _one_line(name):
+        config = AutoConfig.from_pretrained(place, **at)
     check_config(config, name)
     _set_dropouts(config, model)
     with _one_line(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        encoder = _ready(AutoModel.from_pretrained(name, config=config))
+        tokenizer = AutoTokenizer.from_pretrained(place, **at)
+        encoder = _ready(AutoModel.from_pretrained(place, config=config, **at))
     check_encoder(encoder, name)
     if not getattr(tokenizer, "is_fast", False) or tokenizer.pad_token_id is None:
         raise ConfigError(f"encoder {name!r} has no fast tokenizer with padding, which rows need")
@@ -105,7 +127,7 @@ def _one_line(name: str) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"encoder {name!r} cannot be loaded: {reason}; "
-            "give a name on the Hugging Face hub or a folder with config.json and weights"
+            "give a folder with config.json and weights, or NAME or NAME@REVISION on the hub"
         ) from None
 
 

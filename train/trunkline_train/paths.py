@@ -1,0 +1,87 @@
+"""Paths in a configuration: relative to the file that names them, absolute from then on.
+
+What a command line or a Python program names is relative to the working folder. Once read, a
+configuration holds absolute paths, so that a run can be resumed and exported from anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+HUB = "hub:"
+_HUB_MODEL = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@.+)?")  # OWNER/NAME@REVISION
+_HUB_NAME = re.compile(r"([^#@:]+)(.*)")  # of a data set, and what follows it
+
+
+def anchored(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
+    """Returns plain values of a configuration with absolute paths.
+
+    Args:
+        value: All of it, or what stands at `key`.
+        folder: What relative paths in it are relative to.
+        key: Names of the tables that it stands in, and its own.
+    """
+    if isinstance(value, Mapping):
+        return {name: anchored(one, folder, (*key, str(name))) for name, one in value.items()}
+    if isinstance(value, list):
+        return [anchored(one, folder, key) for one in value]
+    rule = _RULES.get(_pattern(key))
+    return rule(value, folder) if rule and isinstance(value, str) and value else value
+
+
+def is_place(key: tuple[str, ...]) -> bool:
+    """Returns whether a key of a configuration says where something is."""
+    return _pattern(key) in _RULES
+
+
+def _pattern(key: tuple[str, ...]) -> str:
+    return ".".join(("tasks", "*", *key[2:]) if key[:1] == ("tasks",) else key)
+
+
+def is_path(encoder: str) -> bool:
+    """Returns whether an encoder's name can only be a path, and no model's on the hub."""
+    return _HUB_MODEL.fullmatch(encoder) is None
+
+
+def split_revision(encoder: str) -> tuple[str, str | None]:
+    """Returns the name and the revision of an encoder on the hub, given as NAME@REVISION."""
+    name, _, revision = encoder.partition("@")
+    return name, revision or None
+
+
+def without_folder(name: str) -> str:
+    """Returns the last part of a local path, and a name on the hub whole: results travel."""
+    path = Path(name.removeprefix(HUB))
+    return path.name if path.is_absolute() else name
+
+
+def _encoder(name: str, folder: Path) -> str:
+    path = _absolute(name, folder)
+    return path if is_path(name) or Path(path).exists() else name
+
+
+def _source(source: str, folder: Path) -> str:
+    if not source.startswith(HUB):
+        return _absolute(source, folder)
+    match = _HUB_NAME.fullmatch(source.removeprefix(HUB))
+    if match is None or not (folder / match[1]).is_dir():
+        return source
+    return HUB + _absolute(match[1], folder) + match[2]
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return os.path.abspath(folder / path)
+
+
+_RULES: dict[str, Callable[[str, Path], str]] = {
+    "encoder": _encoder,
+    "training.cache": _absolute,
+    "tasks.*.train": _source,
+    "tasks.*.dev": _source,
+    "tasks.*.test": _source,
+    "tasks.*.teacher": _absolute,
+}
