@@ -1,5 +1,8 @@
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.small import Corpus, sentences, write_conll
 from trunkline.errors import CheckpointError, ConfigError, DataError
-from trunkline_train import load
+from trunkline_train import load, loop
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
 from trunkline_train.config import Config, load_config
 from trunkline_train.loop import train
@@ -184,6 +187,23 @@ def test_other_labels_or_data_cannot_resume(corpus: Corpus, tmp_path: Path) -> N
         write_conll(path, data)
         with pytest.raises(CheckpointError, match=told):
             train(corpus.load(*settings), tmp_path / "run", resume=True)
+
+
+def test_a_signal_at_any_moment_of_a_step_leaves_that_step(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come behind the question whether to save, and before the one whether to stop."""
+    asked = iter([False, True, True])
+
+    @contextmanager
+    def watch(processes: int) -> Iterator[Callable[[], bool]]:
+        yield lambda: next(asked)
+
+    monkeypatch.setattr(loop, "watch_signals", watch)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(config, training=replace(config.training, save_steps=1000)), tmp_path / "run")
+    steps = [line["step"] for line in log(tmp_path / "run")]
+    assert load_checkpoint(tmp_path / "run" / "last").progress.step == max(steps) == 2
 
 
 @pytest.mark.parametrize("end", ['{"step": 12, "lo', "\x00\x00", ""])

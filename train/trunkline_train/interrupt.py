@@ -12,15 +12,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def watch_signals() -> Iterator[Callable[[], bool]]:
+def watch_signals(processes: int = 1) -> Iterator[Callable[[], bool]]:
     """Gives a function that tells whether SIGINT or SIGTERM came; a second one interrupts at once.
 
+    Of several processes none is interrupted at once: it would leave the others waiting, and
+    launchers pass on a signal that the processes have already got from the terminal.
+
     Outside the main thread, where no handler can be set, it always says no.
+
+    Args:
+        processes: How many train together.
     """
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if seen:
+        if seen and processes == 1:
             raise KeyboardInterrupt
         seen.append(number)
 

@@ -93,7 +93,10 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
         run.checkpoint, run.streams, mixer=mixer, balancer=run.balancer, workers=workers
     )
     factor = schedule(mixer.total, config.training.warmup)
-    with Report(out, mixer.total, progress, workers.leads) as report, watch_signals() as stopping:
+    with (
+        watch_signals(workers.count) as stopping,
+        Report(out, mixer.total, progress, workers.leads) as report,
+    ):
         _introduce(run, report)
         while progress.step < mixer.total and not _stale(run):
             rate = _set_rates(run.optimizer, factor(progress.step))
@@ -106,9 +109,12 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
                 scores = _evaluate(run, workers)
                 report.epoch(progress.step // mixer.steps_per_epoch, scores)
                 _keep_best(run, out, scores, workers)
-            if ended or progress.step % config.training.save_steps == 0 or stopping():
+            # Asked once, and of all processes: none may save, or stop, without the others.
+            stop = workers.any(stopping())
+            if ended or stop or progress.step % config.training.save_steps == 0:
                 _save_last(run, out, workers)
-            if stopping():
+            if stop:
+                report.say(f"stopped after step {progress.step}; --resume goes on from here")
                 raise KeyboardInterrupt
     best = load_checkpoint(out / BEST)
     if workers.leads:

@@ -68,6 +68,14 @@ class Workers:
                 parameter.grad = torch.zeros_like(parameter)
         self.add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
 
+    def any(self, flag: bool) -> bool:
+        """Returns whether some process says yes; the same in all, which wait for each other."""
+        if self.count == 1:
+            return flag
+        told = torch.tensor([float(flag)], device=self.device)
+        self.add_up([told])
+        return bool(told > 0)
+
     def share(self, value: T) -> T:
         """Returns the leading process's value to all; waits for it."""
         if self.count == 1:
