@@ -1,21 +1,20 @@
 """The ways to ship the server agree with each other, with the server and with their tools."""
 
+import json
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import kubernetes_validate
 import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from scripts.dockerfile import DockerfileError, Image, Step, build, parse
-from scripts.run_dockerfile import CheckFailed, try_image
-from tests.tiny import build_tiny_bundle
+from trunkline.cli import COMMANDS
 from trunkline.errors import ConfigError
 from trunkline_serve.commands import serve
 from trunkline_serve.models import Registry
@@ -56,9 +55,19 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+class Step(NamedTuple):
+    """One instruction of a Dockerfile."""
+
+    name: str
+    text: str
+
+
 @pytest.fixture
 def steps() -> list[Step]:
-    return parse(DOCKERFILE.read_text(encoding="utf-8"))
+    lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    joined = text.replace("\\\n", " ").splitlines()
+    return [Step(*line.split(maxsplit=1)) for line in joined if line.strip()]
 
 
 def step(steps: list[Step], name: str) -> str:
@@ -67,19 +76,6 @@ def step(steps: list[Step], name: str) -> str:
 
 
 # The image.
-
-
-@pytest.mark.network
-def test_the_image_serves_read_only_and_without_privileges(tmp_path: Path) -> None:
-    bundle = build_tiny_bundle(tmp_path / "tiny")
-    command = [sys.executable, "-m", "scripts.run_dockerfile", str(bundle)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[1].startswith("serving tiny version 1 on 127.0.0.1:")
-    assert lines[2:4] == ["root file system: read-only, but for /tmp", "health: SERVING"]
-    assert lines[4].startswith("answer: ")
-    assert lines[5] == "SIGTERM: ended with status 0"
 
 
 def test_what_the_image_copies_is_sent_to_its_build(steps: list[Step]) -> None:
@@ -98,75 +94,16 @@ def test_the_ports_of_the_image_are_those_it_listens_on(steps: list[Step]) -> No
     assert exposed == set(ports)
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("FROM python:3.11-slim\nVOLUME /models\n", "line 2: VOLUME is not understood"),
-        ("# a comment\n\nRUN true \\\n    && true\nfrom x\n", "line 5: from is not understood"),
-    ],
-)
-def test_an_unknown_instruction_is_named(text: str, told: str) -> None:
-    with pytest.raises(DockerfileError, match=told):
-        parse(text)
+def test_the_image_does_not_run_as_root(steps: list[Step]) -> None:
+    user, group = step(steps, "USER").split(":")
+    assert int(user) > 0 < int(group)
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """An image of two stages, which is what its folder has after the build."""
-    folder = tmp_path_factory.mktemp("docker")
-    context, image = folder / "context", folder / "image"
-    (context / "room").mkdir(parents=True)
-    image.mkdir()
-    (context / "room" / "file").write_text("from the room\n")
-    dockerfile = folder / "Dockerfile"
-    dockerfile.write_text(
-        "FROM python:3.11-slim AS first\nWORKDIR /work\nCOPY room room\nCOPY room/file ./\n"
-        "RUN mkdir /made && cat file room/file > /made/both && python -c 'import pip'\n"
-        "FROM python:3.11-slim\nARG KIND=late\nENV PATH=/made:$PATH WHAT=$KIND\n"
-        'LABEL kind="$KIND"\nCOPY --from=first /made /kept/\nWORKDIR /kept\nUSER 7\n'
-        'ENTRYPOINT ["cat", "both"]\n'
-    )
-    return build(dockerfile, context, image)
-
-
-def test_stages_are_built_as_docker_does(built: Image) -> None:
-    root = built.root
-    assert sorted(path.name for path in root.iterdir()) == ["kept", "tmp", "usr"]
-    assert (root / "kept" / "both").read_text() == "from the room\n" * 2
-    assert built.environment["PATH"].startswith(f"{root}/made:{root}/usr/local/bin:")
-    assert (built.environment["WHAT"], built.labels) == ("late", {"kind": "late"})
-    assert (built.workdir, built.user, built.entrypoint) == (Path("/kept"), "7", ("cat", "both"))
-    assert not (root.parent / "stages").exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("RUN cat /etc/passwd", "/etc is of the base image"),
-        ("RUN echo before; false", "status 1:\nbefore"),
-        ("COPY nothing there", "nothing does not exist"),
-        ("COPY --from=other /x /x", "there is no stage other"),
-        ("ENV A=$B", "'B' is not set"),
-        ("ENTRYPOINT trunkline serve", "is no JSON list"),
-        ('HEALTHCHECK --interval=1s CMD ["true"]', "is not understood"),
-        ("FROM debian:12", "debian:12 is no image of Python"),
-    ],
-)
-def test_a_step_that_fails_is_named(built: Image, tmp_path: Path, line: str, told: str) -> None:
-    # To lay a Python with pip takes seconds: one serves all.
-    (tmp_path / "base").symlink_to(built.root.parent / "base")
-    dockerfile = tmp_path / "Dockerfile"
-    dockerfile.write_text(f"FROM python:3.11-slim\n{line}\n")
-    (tmp_path / "context").mkdir()
-    with pytest.raises(DockerfileError, match=told) as caught:
-        build(dockerfile, tmp_path / "context", tmp_path)
-    assert str(caught.value).startswith(f"{dockerfile}:2: ")
-
-
-@pytest.mark.parametrize("user", ["", "0:0", "root"])
-def test_an_image_that_runs_as_root_is_refused(tmp_path: Path, user: str) -> None:
-    with pytest.raises(CheckFailed, match="runs as root"):
-        try_image(Image(tmp_path, {}, user=user), tmp_path)
+def test_the_image_starts_and_checks_the_server_by_commands_it_has(steps: list[Step]) -> None:
+    command, name = json.loads(step(steps, "ENTRYPOINT"))
+    assert (command, name in COMMANDS) == ("trunkline", True)
+    check = step(steps, "HEALTHCHECK").partition("CMD ")[2].split()
+    assert check[:2] == ["trunkline", "health"]
 
 
 # Kubernetes.
