@@ -12,7 +12,7 @@ from typing import Literal
 from trunkline.device import CPU, CUDA
 from trunkline.encode import TextEncoder
 from trunkline.errors import BundleError
-from trunkline.files import recover_folder, replaced_folder, sha256_of
+from trunkline.files import left_aside, read_steadily, replaced_folder, sha256_of
 from trunkline.kinds import parse_task, task_outputs
 from trunkline.structure import parse, plain
 from trunkline.tasks import TaskSpec
@@ -213,12 +213,20 @@ class Bundle:
 def open_bundle(path: Path | str) -> Bundle:
     """Opens a bundle; verifies schema, hashes and that its tasks' outputs are declared.
 
+    Nothing is written. A bundle that is replaced meanwhile is opened as it was before or after.
+
     Raises:
         BundleError: Something is missing, altered or of another version; names the file.
     """
     folder = Path(path)
-    recover_folder(folder)
+    return read_steadily(folder, lambda: _open(folder))
+
+
+def _open(folder: Path) -> Bundle:
     file = folder / MANIFEST
+    if left := left_aside(folder):
+        reason = "is missing: a writer died while it was being replaced"
+        raise BundleError(folder, reason, f"move the one before back: mv {left} {folder}")
     if not file.is_file():
         raise BundleError(folder, f"is not a bundle: it has no {MANIFEST}", "check the path")
     _check_inside(folder, file)

@@ -12,6 +12,7 @@ from trunkline.calibration import quickest
 from trunkline.choice import Where, candidates
 from trunkline.device import ON_CPU, USUAL, CudaOptions, Devices, parse_devices
 from trunkline.documents import Document, as_documents
+from trunkline.files import read_steadily
 from trunkline.golden import check_golden
 from trunkline.pipeline import Pipeline
 from trunkline.runner import ServingRunner
@@ -129,13 +130,17 @@ def load(
         ConfigError: There is no device of that name.
         DeviceError: The device, or what it needs, is not there or cannot be used.
     """
-    return open_model(
-        open_bundle(path),
-        threads,
-        graph=graph,
-        allow_ungated=allow_ungated,
-        device=device,
-        cuda=cuda,
+    folder = Path(path)
+    return read_steadily(
+        folder,
+        lambda: open_model(
+            open_bundle(folder),
+            threads,
+            graph=graph,
+            allow_ungated=allow_ungated,
+            device=device,
+            cuda=cuda,
+        ),
     )
 
 

@@ -14,12 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from trunkline import Model
-from trunkline.bundle import MANIFEST, open_bundle
+from trunkline import Model, load
+from trunkline.bundle import MANIFEST
 from trunkline.cpu import available_cpus
 from trunkline.device import CudaOptions, parse_devices
 from trunkline.errors import BundleError, InvalidInput, NotFound, TrunklineError
-from trunkline.model import open_model
 from trunkline_serve.description import ModelId
 from trunkline_serve.heap import give_back
 from trunkline_serve.models import Registry, Served
@@ -53,8 +52,8 @@ def open_for_serving(path: Path, settings: Settings) -> Model:
         DeviceError: The device cannot be used.
     """
     compute = settings.compute
-    model = open_model(
-        open_bundle(path),
+    model = load(
+        path,
         compute.threads,
         graph=compute.graph,
         allow_ungated=compute.allow_ungated,

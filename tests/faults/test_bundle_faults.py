@@ -11,7 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import trunkline
-from trunkline.bundle import GOLDEN, MANIFEST, TOKENIZER, written_bundle
+from trunkline import bundle as bundle_module
+from trunkline.bundle import GOLDEN, MANIFEST, TOKENIZER, open_bundle, written_bundle
 from trunkline.cli import main
 from trunkline.errors import BundleError
 from trunkline.files import sha256_of
@@ -186,7 +187,7 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
     "an option is bad": (
         setting("tasks", 2, "options", "n_best", to=0),
         MANIFEST,
-        "tasks[2].options: n_best",
+        "tasks[2].options.n_best",
     ),
     "labels cannot be decoded": (
         setting("tasks", 0, "labels", to=["O", "I-PER"]),
@@ -344,9 +345,34 @@ def test_a_bundle_may_be_the_folder_one_stands_in(
     assert main(["inspect", "/"]) == 2
 
 
-def test_a_bundle_whose_writer_died_is_put_back(copy: Path) -> None:
-    copy.rename(copy.with_name(".copy.old"))
+def test_reading_a_bundle_whose_writer_died_writes_nothing_and_says_where_it_is(copy: Path) -> None:
+    left = copy.with_name(".copy.old")
+    copy.rename(left)
+    with pytest.raises(BundleError, match=f"is missing: a writer died .*; .*mv {left} {copy}"):
+        trunkline.load(copy, 1)
+    assert [path.name for path in copy.parent.iterdir()] == [".copy.old"]
+
+
+def test_reading_leaves_alone_what_a_writer_is_about_to_put_back(copy: Path) -> None:
+    old = shutil.copytree(copy, copy.with_name(".copy.old"))
     assert trunkline.load(copy, 1).self_test() == 2
+    assert old.exists()
+
+
+def test_a_bundle_that_is_replaced_while_it_is_opened_is_read_again(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = bundle_module._verify
+
+    def replacing(folder: Path, name: str, digest: str) -> None:
+        monkeypatch.setattr(bundle_module, "_verify", verify)
+        with written_bundle(copy) as aside:
+            shutil.copytree(copy, aside, dirs_exist_ok=True)
+            rewrite(aside, lambda manifest: manifest.update(version=7))
+        verify(folder, name, "what stood in the older manifest")
+
+    monkeypatch.setattr(bundle_module, "_verify", replacing)
+    assert open_bundle(copy).manifest.version == 7
 
 
 def test_a_readme_may_change(copy: Path) -> None:

@@ -101,10 +101,13 @@ def test_a_runs_folder_loads_its_best(trained: Path) -> None:
     assert load_checkpoint(trained).progress == load_checkpoint(trained / "best").progress
 
 
-def test_a_run_whose_saving_died_between_two_renames_loads(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "best", tmp_path / ".best.old")
-    assert load_checkpoint(tmp_path).tasks
-    assert (tmp_path / "best").exists()
+def test_reading_a_run_whose_saving_died_writes_nothing_and_says_where_it_is(
+    trained: Path, tmp_path: Path
+) -> None:
+    left = shutil.copytree(trained / "best", tmp_path / ".best.old")
+    with pytest.raises(CheckpointError, match=f"is missing: .*mv {left} {tmp_path / 'best'}"):
+        load_checkpoint(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".best.old"]
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

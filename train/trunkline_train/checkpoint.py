@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from trunkline.encode import TextEncoder
 from trunkline.errors import CheckpointError
-from trunkline.files import recover_folder, replaced_folder
+from trunkline.files import left_aside, read_steadily, replaced_folder
 from trunkline.kinds import parse_task
 from trunkline.pipeline import Pipeline
 from trunkline.structure import plain
@@ -136,10 +136,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: It is missing, broken or of another version; names the file.
     """
-    recover_folder(folder)
-    if not (folder / _META).exists():
-        recover_folder(folder / "best")
-        folder = folder / "best" if (folder / "best").exists() else folder
+    best = folder / "best"
+    if not (folder / _META).exists() and (best.exists() or left_aside(best)):
+        folder = best
+    return read_steadily(folder, lambda: _load(folder))
+
+
+def _load(folder: Path) -> Checkpoint:
+    if left := left_aside(folder):
+        reason = "is missing: a writer died while it was being replaced"
+        raise CheckpointError(folder, f"{reason}; move the one before back: mv {left} {folder}")
     meta = _read_json(folder / _META)
     if meta.get("format") != FORMAT:
         raise CheckpointError(folder / _META, f"has format {meta.get('format')!r}, not {FORMAT}")
