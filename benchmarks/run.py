@@ -72,8 +72,6 @@ def stages(given: argparse.Namespace) -> Iterator[Stage]:
     serving = ("benchmarks.serving.bars", bundle, "--run", run, *data, *turns, *peers)
     yield Stage("serving", serving)
     yield Stage("curves", ("benchmarks.serving.curves", bundle, "--run", run, *data, *small))
-    ablation = ("--rounds", at(1, 5), "--seconds", at(1, 2))
-    yield Stage("ablation", ("benchmarks.ablation", bundle, *data, *ablation))
     yield Stage("training_speed", ("benchmarks.training_speed", *_training(given)))
 
 

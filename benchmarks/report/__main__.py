@@ -26,7 +26,6 @@ RESULTS = {
     "bars": "The bars",
     "serving": "The server beside its peers",
     "curves": "The server under load",
-    "ablation": "What each idea is worth",
     "graphs": "The graphs",
     "graph_sizes": "The graphs over sizes",
     "graph_peers": "The graphs beside other engines",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.plots import ablation, curves, graphs, peers
+from benchmarks.plots import curves, graphs, peers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,6 @@ FIGURES: Mapping[str, Figures] = {
     "curves": curves.FIGURES,
     "serving": peers.FIGURES,
     "graph_peers": peers.GRAPH_FIGURES,
-    "ablation": ablation.FIGURES,
     "graph_sizes": graphs.FIGURES,
 }
 """By the stem of the result file."""

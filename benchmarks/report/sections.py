@@ -146,16 +146,6 @@ def _lost(ratios: Sequence[float]) -> str:
     return verdict(None if middle >= 1 else False, text)
 
 
-def _ablation(result: Result) -> str:
-    worth = [
-        [row["idea"], _ratio(row["added_to_base"]), _ratio(row["taken_from_whole"]), row["about"]]
-        for row in result["worth"]
-    ]
-    steps = [[row["name"], _ratio(row)] for row in (*result["ladder"], *result["fronts"])]
-    head = ("idea", "added to the base", "taken from the whole", "what is compared")
-    return "\n".join((table(head, worth), table(("", "times"), steps)))
-
-
 def _graph_sizes(result: Result) -> str:
     rows = [
         [
@@ -218,7 +208,6 @@ def _curves(result: Result) -> str:
 _SECTIONS: Mapping[str, Callable[[Result], str]] = {
     "serving": _serving,
     "curves": _curves,
-    "ablation": _ablation,
     "graph_sizes": _graph_sizes,
     "graph_peers": _graph_peers,
     "training_speed": _training_speed,

@@ -42,11 +42,6 @@ SERVING = {
         {"turns": {"trunkline g": turn(90), "plain": turn(180), "mosec": turn(30)}},
     ],
 }
-ABLATION = {
-    "worth": [{"idea": "packing", "about": "?", "added_to_base": None, "taken_from_whole": RATIO}],
-    "ladder": [{"name": "base", **RATIO}],
-    "fronts": [{"name": "not measured"}],
-}
 SIZES = {
     "threads": 2,
     "peak_gops": {"fp32": 100.0},
@@ -74,7 +69,7 @@ BARS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    results = {"serving": SERVING, "ablation": ABLATION, "graph_sizes": SIZES, "bars": BARS}
+    results = {"serving": SERVING, "graph_sizes": SIZES, "bars": BARS}
     for name, result in results.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(HEAD | result))
     return tmp_path
@@ -111,7 +106,7 @@ def test_the_page_needs_nothing_beside_it(folder: Path) -> None:
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", page)
     assert not re.search(r"<script|@import|url\(", page)
     images = re.findall(r"<img[^>]*>", page)
-    assert len(images) == 6
+    assert len(images) == 4
     assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
     files = sorted((folder / "png").glob("*.png"))
     assert len(files) == len(images)
@@ -122,13 +117,13 @@ def test_what_is_missing_or_broken_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "serving.json").write_text("{")
-    (folder / "ablation.json").write_text(json.dumps(HEAD | {"worth": 7, "ladder": []}))
+    (folder / "graph_sizes.json").write_text(json.dumps(HEAD | {"sizes": 7}))
     page = written(folder)
     assert "serving.json: cannot be read" in page
-    assert "ablation.json: cannot be shown" in page
+    assert "graph_sizes.json: cannot be shown" in page
     assert "curves.json: is missing" in page
     said = capsys.readouterr()
-    assert "2 results, " in said.out
+    assert "1 results, " in said.out
     assert "Traceback" not in said.err
 
 
