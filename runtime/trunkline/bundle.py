@@ -17,7 +17,7 @@ from trunkline.kinds import parse_task, task_outputs
 from trunkline.structure import parse, plain
 from trunkline.tasks import TaskSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 2 had the second text of a pair in front of the first
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.jsonl"

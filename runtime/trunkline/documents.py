@@ -24,7 +24,7 @@ class Document:
         text: Any length, any Unicode; may be empty.
         questions: Asked of the text.
         tasks: Names of the tasks wanted; None for all.
-        text_pair: The second text, for tasks that read a pair; other tasks do not see it.
+        text_pair: The second text, for tasks that read a pair (text first); others do not see it.
     """
 
     text: str

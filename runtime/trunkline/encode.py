@@ -1,7 +1,8 @@
 """Text to token rows: one tokenisation per text, windows with overlap, nothing cut.
 
 A text is tokenised once, whole, without special tokens. Rows are then cut from it: alone for tasks
-that read only the text, behind a question for question answering. Tokenising once lets every
+that read only the text, behind a question for question answering, in front of a second text for
+pairs. Tokenising once lets every
 question of a document, and every window, share the work; it gives the ids that the tokenizer's own
 pair encoding would give (tested).
 """
@@ -82,7 +83,7 @@ class Row:
     """One sequence for the encoder, holding document tokens `begin` to `end`.
 
     Attributes:
-        input_ids: [S] ids with special tokens, and the question if there is one.
+        input_ids: [S] ids with special tokens, and the question or second text if there is one.
         token_type_ids: [S] segment of each token.
         offset: Position in the row of document token `begin`.
         begin, end: The document tokens in the row.
@@ -121,7 +122,7 @@ def bare_row(ids: Ints) -> Row:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text as rows, with a question in front of each or without."""
+    """A text as rows: alone, behind a question, or in front of a second text."""
 
     tokens: Tokens
     rows: tuple[Row, ...]
@@ -184,7 +185,7 @@ class TextEncoder:
 
     @property
     def max_question_tokens(self) -> int:
-        """Longest question: half of a row's room; the other half is kept for the text."""
+        """Longest question or second text: half of a row's room; the text keeps the other half."""
         return (self.max_length - self._pair.size) // 2
 
     def to_json(self) -> str:
@@ -236,20 +237,38 @@ class TextEncoder:
             return int(model["unk_id"])
         return self._tokenizer.get_vocab()[model["unk_token"]]
 
-    def rows(self, document: Tokens, question: Tokens | None = None) -> tuple[Row, ...]:
-        """Cuts a document into rows, each with the question in front; none if it has no tokens.
+    def rows(
+        self, document: Tokens, question: Tokens | None = None, *, pair: Tokens | None = None
+    ) -> tuple[Row, ...]:
+        """Cuts a document into rows; none if it has no tokens.
+
+        Args:
+            document: The text.
+            question: Stands in front of the text in each row.
+            pair: The second text of a pair, which stands behind the text in each row, as
+                (text, text_pair) does in Hugging Face's tokenizers.
 
         Raises:
-            InvalidInput: The question is longer than `max_question_tokens`.
+            InvalidInput: The question or second text is longer than `max_question_tokens`.
         """
-        if question is not None and len(question) > self.max_question_tokens:
-            limit = self.max_question_tokens
-            raise InvalidInput("question", f"has {len(question)} tokens, at most {limit} are read")
-        template = self._single if question is None else self._pair
-        parts = () if question is None else (question.ids,)
-        room = self.max_length - template.size - sum(len(part) for part in parts)
+        front = self._part(question, "question")
+        behind = self._part(pair, "text_pair")
+        template = self._pair if front or behind else self._single
+        room = self.max_length - template.size - sum(len(part) for part in (*front, *behind))
         windows = _windows(len(document), room, min(self.overlap, room // 2))
-        return tuple(_row(template, parts, document.ids, window) for window in windows)
+        return tuple(
+            _row(template, front, document.ids[window.begin : window.end], behind, window)
+            for window in windows
+        )
+
+    def _part(self, tokens: Tokens | None, field: str) -> tuple[Ints, ...]:
+        """Returns the ids of what stands beside the text, if anything does."""
+        if tokens is None:
+            return ()
+        if len(tokens) > self.max_question_tokens:
+            limit = self.max_question_tokens
+            raise InvalidInput(field, f"has {len(tokens)} tokens, at most {limit} are read")
+        return (tokens.ids,)
 
 
 def _added(tokenizer: Tokenizer) -> list[int]:
@@ -326,13 +345,19 @@ def _windows(total: int, room: int, overlap: int) -> list[_Window]:
     return [_Window(*bounds) for bounds in zip(begins, ends, cuts[:-1], cuts[1:], strict=True)]
 
 
-def _row(template: _Template, parts: tuple[Ints, ...], document: Ints, window: _Window) -> Row:
-    bodies = (*parts, document[window.begin : window.end])
+def _row(
+    template: _Template,
+    front: tuple[Ints, ...],
+    document: Ints,
+    behind: tuple[Ints, ...],
+    window: _Window,
+) -> Row:
+    bodies = (*front, document, *behind)
     ids, types = [template.ids[0]], [template.type_ids[0]]
     for index, body in enumerate(bodies):
         ids += [body, template.ids[index + 1]]
         types += [np.full(len(body), template.part_types[index]), template.type_ids[index + 1]]
-    offset = sum(len(piece) for piece in ids[:-2])
+    offset = sum(len(piece) for piece in ids[: 2 * len(front) + 1])
     return Row(np.concatenate(ids), np.concatenate(types), offset, *window)
 
 

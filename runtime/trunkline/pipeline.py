@@ -109,9 +109,10 @@ class Pipeline:
         encoded = Encoded(tokens, self.encoder.rows(tokens) if alone else ())
         paired = Encoded(tokens, ())
         if document.text_pair is not None and any(spec.pair for spec in specs):
-            paired = self._behind(document.text_pair, tokens, f"{field}.text_pair")
+            place = f"{field}.text_pair"
+            paired = self._beside(tokens, document.text_pair, place, pair=True)
         asked = [
-            Asked(question.text, spec, self._behind(question.text, tokens, f"{place}.text"))
+            Asked(question.text, spec, self._beside(tokens, question.text, f"{place}.text"))
             for question, spec, place in zip(document.questions, asking, places, strict=True)
         ]
         return Prepared(document, specs, encoded, paired, tuple(asked))
@@ -167,11 +168,12 @@ class Pipeline:
         if document.text_pair is None and named:
             raise InvalidInput(field, f"is missing; task {named[0]!r} reads a pair of texts")
 
-    def _behind(self, first: str, document: Tokens, field: str) -> Encoded:
-        """Returns the document's rows, each behind a question or the other text of a pair."""
-        words = self.encoder.tokenize(first, field)
+    def _beside(self, document: Tokens, other: str, field: str, *, pair: bool = False) -> Encoded:
+        """Returns the document's rows, each behind a question or before the text of a pair."""
+        words = self.encoder.tokenize(other, field)
+        question, second = (None, words) if pair else (words, None)
         try:
-            return Encoded(document, self.encoder.rows(document, words))
+            return Encoded(document, self.encoder.rows(document, question, pair=second))
         except InvalidInput as error:
             raise InvalidInput(field, error.reason) from None
 

@@ -106,6 +106,23 @@ def test_a_row_with_a_question_is_the_tokenizers_own_pair(
     assert list(range(row.context.start, row.context.stop)) == context
 
 
+@MAKE
+@given(text=texts, second=texts)
+@settings(max_examples=40)
+def test_a_pair_of_texts_is_the_tokenizers_own_pair_text_first(
+    name: str, text: str, second: str
+) -> None:
+    encoder = ENCODERS[name]
+    tokens, behind = encoder.tokenize(text), encoder.tokenize(second)
+    assume(len(tokens) and len(behind) and not spelt_in_vocabulary(name, text + second))
+    wanted = own(name).encode(text, second)
+    (row,) = encoder.rows(tokens, pair=behind)
+    assert row.input_ids.tolist() == wanted.ids
+    assert row.token_type_ids.tolist() == wanted.type_ids
+    context = [at for at, part in enumerate(wanted.sequence_ids) if part == 0]
+    assert list(range(row.context.start, row.context.stop)) == context
+
+
 @given(cuts())
 def test_windows_hold_every_token_and_own_each_once(
     cut: tuple[TextEncoder, Tokens, Tokens | None],
@@ -157,6 +174,21 @@ def test_every_window_has_the_whole_question_in_front(
     assert question is not None
     for row in encoder.rows(document, question):
         assert row.input_ids[1 : len(question) + 1].tolist() == question.ids.tolist()
+
+
+@given(cuts())
+def test_every_window_has_the_whole_second_text_behind(
+    cut: tuple[TextEncoder, Tokens, Tokens | None],
+) -> None:
+    encoder, document, second = cut
+    assume(second is not None)
+    assert second is not None
+    rows = encoder.rows(document, pair=second)
+    held = [token for row in rows for token in row.input_ids[row.owned].tolist()]
+    assert held == list(range(len(document)))
+    for row in rows:
+        begin = row.context.stop + 1
+        assert row.input_ids[begin : begin + len(second)].tolist() == second.ids.tolist()
 
 
 def test_a_short_text_is_one_row_and_one_token_more_makes_two() -> None:

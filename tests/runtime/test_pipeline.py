@@ -132,12 +132,12 @@ def test_the_second_text_of_a_pair_is_seen_by_tasks_that_read_pairs_alone(model:
 
 @given(texts, texts)
 @settings(max_examples=25)
-def test_a_pair_stands_in_a_row_as_a_question_and_its_text_do(
+def test_a_pair_stands_in_a_row_as_its_two_texts_in_their_order(
     model: Model, text: str, pair: str
 ) -> None:
     prepared = model.pipeline.prepare(Document(text, tasks=("match",), text_pair=pair))
     encoder = model.pipeline.encoder
-    wanted = encoder.rows(encoder.tokenize(text), encoder.tokenize(pair))
+    wanted = encoder.rows(encoder.tokenize(text), pair=encoder.tokenize(pair))
     assert len(prepared.rows) == len(wanted)
     for row, want in zip(prepared.rows, wanted, strict=True):
         assert row.input_ids.tolist() == want.input_ids.tolist()

@@ -133,7 +133,7 @@ def _change(folder: Path, change: Callable[[dict[str, object]], object]) -> None
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda meta: meta.update(format=99), "has format 99, not 2"),
+        (lambda meta: meta.update(format=99), "has format 99, not 3"),
         (lambda meta: meta.pop("tasks"), "is broken: KeyError: 'tasks'"),
         (lambda meta: meta.update(tasks=[3]), "is broken"),
         (lambda meta: meta["tasks"].pop(), "is broken"),
@@ -201,3 +201,14 @@ def test_a_failed_save_keeps_the_checkpoint_before(
     assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
     assert [file.name for file in copy.parent.iterdir()] == ["last"]
     assert load_checkpoint(copy).progress.step == loaded.progress.step - 1
+
+
+def test_pairs_learned_in_the_other_order_are_refused(
+    every_checkpoint: Checkpoint, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    for name, one in (("pairs", every_checkpoint), ("texts", checkpoint)):
+        save_checkpoint(tmp_path / name, one)
+        meta = tmp_path / name / "checkpoint.json"
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"format": 2}))
+    assert "learned pairs with text_pair in front of the text" in refusal(tmp_path / "pairs")
+    assert load_checkpoint(tmp_path / "texts").tasks == checkpoint.tasks

@@ -44,6 +44,30 @@ def test_unknown_key_is_named_at_every_level(corpus: Corpus, change: str, told: 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ("tasks.topic.text_pair=other", "tasks.topic: text_pair: the task does not read pairs of"),
+        ("tasks.ner.text_pair=other", "tasks.ner: text_pair: the task does not read pairs of"),
+        ("tasks.qa.text_pair=other", "tasks.qa: text_pair: the task does not read pairs of"),
+        ('tasks.ner.text=["a", "b"]', "tasks.ner: text: token-classification reads one column"),
+        ('tasks.qa.text=["a", "b"]', "tasks.qa: text: question-answering reads one column"),
+        ("tasks.qa.label_names={a='b'}", "tasks.qa: label_names: question-answering has no label"),
+    ],
+)
+def test_columns_that_a_task_would_not_read_are_refused(
+    corpus: Corpus, change: str, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_config(corpus.every, [change])
+
+
+@pytest.mark.parametrize(("given", "read"), [("body", ("body",)), ("1", (1,)), ("[0, 2]", (0, 2))])
+def test_text_is_one_column_or_a_list(corpus: Corpus, given: str, read: tuple[object]) -> None:
+    task = load_config(corpus.every, [f"tasks.topic.text={given}"]).tasks["topic"]
+    assert task.texts == read
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
         ("name=3", "name: expected str, got int 3"),
         ("rows=5", "rows: expected a table, got int 5"),
         ("tasks=[1]", "tasks: expected a table"),

@@ -19,7 +19,7 @@ from trunkline_train.data.examples import (
     token_example,
 )
 from trunkline_train.data.source import read_splits
-from trunkline_train.features import IGNORE, build_features, check_fronts
+from trunkline_train.features import IGNORE, build_features, check_room
 
 NER = TaskSpec(
     "ner",
@@ -243,16 +243,16 @@ def test_many_labels_are_ones_among_zeros(
         assert feature.targets["labels"].tolist() == wanted
 
 
-def test_the_second_text_of_a_pair_stands_in_front(pieces: TextEncoder) -> None:
+def test_the_second_text_of_a_pair_stands_behind_the_text(pieces: TextEncoder) -> None:
     spec = TaskSpec("t", "text-classification", TOPIC.labels, TextOptions(pair=True))
     features = build_features(spec, [text("life", "it rained")], pieces)
-    served = pieces.rows(pieces.tokenize(CONTEXT), pieces.tokenize("it rained"))
+    served = pieces.rows(pieces.tokenize(CONTEXT), pair=pieces.tokenize("it rained"))
     assert [ids(feature.row) for feature in features] == [ids(row) for row in served]
     long = text("life", "it " * (pieces.max_question_tokens + 1))
     with pytest.raises(DataError, match=r"here: text_pair: has 31 tokens, at most 30 are read; sh"):
         build_features(spec, [long], pieces)
     with pytest.raises(DataError, match=r"here: text_pair: has 31 tokens"):
-        check_fronts([text("life", "it"), long], pieces)
+        check_room([text("life", "it"), long], pieces)
 
 
 def test_unknown_label_of_a_text_is_named(pieces: TextEncoder) -> None:

@@ -148,8 +148,13 @@ def test_pairs_have_a_second_text(read: Read) -> None:
 
 
 def test_single_texts_have_no_second_one(read: Read) -> None:
-    (example,) = read(jsonl(row(text_pair="Rain.")), "a.jsonl")
+    (example,) = read(jsonl(row(text_pair="Rain.")), "a.jsonl", text="text")
     assert example.text_pair is None
+
+
+def test_pairs_are_not_read_as_single_texts_unless_that_is_said(read: Read) -> None:
+    told = refusal(read, jsonl(row(text_pair="Rain.")), "a.jsonl")
+    assert "a.jsonl:1: has the column 'text_pair', but the task reads one text; set opt" in told
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ from trunkline_train.torch_runner import TorchRunner
 _META, _WEIGHTS, _TOKENIZER = "checkpoint.json", "model.safetensors", "tokenizer.json"
 _STATE, _STATE_META = "state.safetensors", "state.json"
 _MODEL = "model."  # prefix, in the state, of weights that the plain model has otherwise
-FORMAT = 2
+FORMAT = 3
+_PAIRS_REVERSED = 2  # the format whose tasks of pairs read the second text first
 
 
 @dataclass
@@ -147,7 +148,7 @@ def _load(folder: Path) -> Checkpoint:
         reason = "is missing: a writer died while it was being replaced"
         raise CheckpointError(folder, f"{reason}; move the one before back: mv {left} {folder}")
     meta = _read_json(folder / _META)
-    if meta.get("format") != FORMAT:
+    if meta.get("format") not in (FORMAT, _PAIRS_REVERSED):
         raise CheckpointError(folder / _META, f"has format {meta.get('format')!r}, not {FORMAT}")
     try:
         tasks = tuple(parse_task(task, f"tasks[{at}]") for at, task in enumerate(meta["tasks"]))
@@ -161,6 +162,9 @@ def _load(folder: Path) -> Checkpoint:
         encoder = TextEncoder(tokenizer, config.rows.max_length, config.rows.overlap)
     except Exception as error:  # tokenizers, safetensors and transformers have no narrower base
         raise _broken(folder, error) from None
+    if meta["format"] == _PAIRS_REVERSED and any(task.pair for task in tasks):
+        reason = "learned pairs with text_pair in front of the text, not behind it; train again"
+        raise CheckpointError(folder / _META, reason)
     return Checkpoint(model.eval(), encoder, pad_id, config, progress, origin)
 
 

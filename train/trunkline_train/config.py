@@ -12,7 +12,7 @@ from trunkline.errors import ConfigError
 from trunkline.kinds import find_kind
 from trunkline.ranges import Count, Positive, Share
 from trunkline.structure import parse, plain
-from trunkline.tasks import Options, check_task_name
+from trunkline.tasks import AnswerOptions, Options, TextOptions, check_task_name
 from trunkline_train.paths import anchored
 from trunkline_train.settings import (
     BalancingConfig,
@@ -25,6 +25,7 @@ from trunkline_train.settings import (
 
 Sources = str | tuple[str, ...]
 Column = int | str
+Columns = Column | tuple[Column, ...]
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class TaskConfig:
             of `train` is held out, whole contexts at a time.
         column: Where labels stand: a column counted from 0 or, if negative, from the end; or the
             name of a column, key or feature. None takes the reader's default.
-        text: Columns, keys or features of the text, joined by blanks; empty for the default.
-        text_pair: Column, key or feature of the second text of a pair.
+        text: Column, key or feature of the text; of text classification also a list of them,
+            joined by blanks. Empty for the default.
+        text_pair: Column, key or feature of the second text; only with the option `pair`.
         labels: The label set, in order; empty infers it from the training data.
         label_names: What labels in the data stand for, e.g. `{"1" = "World"}`.
         downsample: Share of the examples of every split that is kept, the same at each run.
@@ -67,7 +69,7 @@ class TaskConfig:
     dev: Sources | None = None
     test: Sources | None = None
     column: Column | None = None
-    text: tuple[Column, ...] = ()
+    text: Columns = ()
     text_pair: Column | None = None
     labels: tuple[str, ...] = ()
     label_names: dict[str, str] = field(default_factory=dict)
@@ -79,8 +81,20 @@ class TaskConfig:
     options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses an unknown kind, and options that are not its own."""
-        self.decode_options()
+        """Refuses an unknown kind, options that are not its own, and columns it does not read."""
+        options = self.decode_options()
+        if len(self.texts) > 1 and not isinstance(options, TextOptions):
+            raise ValueError(f"text: {self.kind} reads one column; give one")
+        if self.text_pair is not None and not getattr(options, "pair", False):
+            mend = "set options = { pair = true }, of text-classification, or leave it out"
+            raise ValueError(f"text_pair: the task does not read pairs of texts; {mend}")
+        if self.label_names and isinstance(options, AnswerOptions):
+            raise ValueError(f"label_names: {self.kind} has no labels; leave it out")
+
+    @property
+    def texts(self) -> tuple[Column, ...]:
+        """The columns of the text; none for the default."""
+        return self.text if isinstance(self.text, tuple) else (self.text,)
 
     def decode_options(self) -> Options:
         """Returns the kind's typed options."""

@@ -23,7 +23,7 @@ class Corpus:
         train, dev, test: A file, `hub:NAME[:SUBSET][@REVISION]#SPLIT`, or a list of them. Without
             `dev`, a part of `train` is held out.
         column: Where labels stand.
-        text: Columns of the text.
+        text: Column of the text, or columns.
         text_pair: Column of the second text of a pair.
         labels: The label set; empty infers it.
         label_names: What labels in the data stand for.
@@ -37,7 +37,7 @@ class Corpus:
     dev: Source | Sequence[Source] | None = None
     test: Source | Sequence[Source] | None = None
     column: Column | None = None
-    text: Sequence[Column] = ()
+    text: Column | Sequence[Column] = ()
     text_pair: Column | None = None
     labels: Sequence[str] = ()
     label_names: Mapping[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Corpus:
 
     def table(self) -> dict[str, Any]:
         """Returns the corpus as the keys of a task in a configuration."""
-        columns = [self.text] if isinstance(self.text, str) else list(self.text)
+        columns = [self.text] if isinstance(self.text, Column) else list(self.text)
         return {
             "kind": self.kind,
             "train": _plain(self.train),

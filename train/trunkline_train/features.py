@@ -60,31 +60,31 @@ def each_feature(
             yield from build(spec, example, tokens, encoder)
 
 
-def check_fronts(examples: Sequence[Example], encoder: TextEncoder) -> None:
-    """Refuses examples with a question, or a text in its place, that would leave no room.
+def check_room(examples: Sequence[Example], encoder: TextEncoder) -> None:
+    """Refuses examples with a question or second text that leaves too little room for the text.
 
     Raises:
         DataError: Names the first such example.
     """
     limit = encoder.max_question_tokens
     # A token is a byte at least: hardly any text needs to be tokenised for this.
-    long = [one for one in examples if one.front is not None and len(one.front.encode()) >= limit]
+    long = [one for one in examples if one.beside and len(one.beside.encode()) >= limit]
     for example in long:
-        assert example.front is not None
-        _check_front(encoder.tokenize(example.front, example.where), example, encoder)
+        assert example.beside is not None
+        _check_length(encoder.tokenize(example.beside, example.where), example, encoder)
 
 
-def _check_front(front: Tokens, example: Example, encoder: TextEncoder) -> None:
-    if len(front) > encoder.max_question_tokens:
+def _check_length(beside: Tokens, example: Example, encoder: TextEncoder) -> None:
+    if len(beside) > encoder.max_question_tokens:
         role = "text_pair" if isinstance(example, TextExample) else "question"
         limit = f"at most {encoder.max_question_tokens} are read"
         mend = "shorten it, or raise rows.max_length"
-        raise DataError(example.where, f"{role}: has {len(front)} tokens, {limit}; {mend}")
+        raise DataError(example.where, f"{role}: has {len(beside)} tokens, {limit}; {mend}")
 
 
 def _tokenize(examples: Sequence[Example], encoder: TextEncoder) -> TokensOf:
     """Tokenises every text once: questions share contexts."""
-    places = {one.front: one.where for one in examples if one.front is not None}
+    places = {one.beside: one.where for one in examples if one.beside is not None}
     places.update({one.document: one.where for one in examples})
     tokens = encoder.tokenize_batch(list(places), list(places.values()))
     return dict(zip(places, tokens, strict=True))
@@ -92,11 +92,14 @@ def _tokenize(examples: Sequence[Example], encoder: TextEncoder) -> TokensOf:
 
 def _rows(example: Example, tokens: TokensOf, encoder: TextEncoder) -> tuple[Row, ...]:
     """Returns the rows of an example, those of serving."""
-    if example.front is None:
-        return encoder.rows(tokens[example.document])
-    front = tokens[example.front]
-    _check_front(front, example, encoder)
-    return encoder.rows(tokens[example.document], front)
+    document = tokens[example.document]
+    if example.beside is None:
+        return encoder.rows(document)
+    beside = tokens[example.beside]
+    _check_length(beside, example, encoder)
+    if isinstance(example, TextExample):
+        return encoder.rows(document, pair=beside)
+    return encoder.rows(document, beside)
 
 
 def _token_features(

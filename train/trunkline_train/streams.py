@@ -202,7 +202,7 @@ def build_streams(
 
 
 def _data(task: TaskConfig) -> object:
-    return task.sources("train"), task.text, task.text_pair
+    return task.sources("train"), task.texts, task.text_pair
 
 
 def _by_token(spec: TaskSpec) -> bool:

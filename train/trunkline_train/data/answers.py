@@ -57,7 +57,7 @@ class AnswerReader(Reader):
 
     def example(self, record: Record) -> AnswerExample:
         """Returns the question, with every answer checked to stand where it is said to."""
-        context = record.get(self.task.text[0] if self.task.text else "context")
+        context = record.get(self.task.texts[0] if self.task.texts else "context")
         question = record.get("question")
         if not isinstance(context, str) or not isinstance(question, str):
             raise DataError(record.where, "question and context must be texts")

@@ -26,7 +26,7 @@ from trunkline_train.data.tables import load_hub
 from trunkline_train.paths import HUB
 from trunkline_train.table import FeatureTable, parts
 
-FORMAT = 1  # of the files, and of how features are built: raise it with either
+FORMAT = 2  # of the files, and of how features are built: raise it with either
 _LABELS, _CHECKSUM = b"labels", b"crc32"
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def fingerprint(task: TaskConfig, encoder: TextEncoder) -> str:
         "rows": [encoder.max_length, encoder.overlap],
         "sources": [_content(source) for source in task.sources("train")],
         "hold out": not task.sources("dev"),
-        "task": [task.kind, task.column, task.text, task.text_pair, plain(task.decode_options())],
+        "task": [task.kind, task.column, task.texts, task.text_pair, plain(task.decode_options())],
         "labels": [task.labels, task.label_names],
         "sample": [task.downsample, task.limit.train],
     }

@@ -27,8 +27,8 @@ class TokenExample:
         return self.text
 
     @property
-    def front(self) -> str | None:
-        """What stands in front of the text in every row."""
+    def beside(self) -> str | None:
+        """What stands in every row beside the text: a question, or the second text of a pair."""
         return None
 
     @property
@@ -63,8 +63,8 @@ class AnswerExample:
         return self.context
 
     @property
-    def front(self) -> str | None:
-        """What stands in front of the text in every row."""
+    def beside(self) -> str | None:
+        """What stands in every row beside the text: a question, or the second text of a pair."""
         return self.question
 
     @property
@@ -95,8 +95,8 @@ class TextExample:
         return self.text
 
     @property
-    def front(self) -> str | None:
-        """What stands in front of the text in every row."""
+    def beside(self) -> str | None:
+        """What stands in every row beside the text: a question, or the second text of a pair."""
         return self.text_pair
 
     @property

@@ -14,7 +14,7 @@ from trunkline_train.data.cache import Cached, fingerprint, read_cached, write_c
 from trunkline_train.data.examples import Example
 from trunkline_train.data.reader import check_names
 from trunkline_train.data.source import read_dev, read_splits
-from trunkline_train.features import check_fronts, each_feature
+from trunkline_train.features import check_room, each_feature
 from trunkline_train.table import FeatureTable, tabled
 
 
@@ -51,11 +51,11 @@ def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | N
     cached = None if file is None else read_cached(file)
     if cached is not None and task.sources("dev"):
         dev = read_dev(task, cached.labels)
-        check_fronts(dev, encoder)
+        check_room(dev, encoder)
         return LoadedTask(_spec(name, task, cached.labels), cached.features, dev)
     splits = read_splits(task)
     spec = _spec(name, task, splits.labels)
-    check_fronts(splits.dev, encoder)
+    check_room(splits.dev, encoder)
     if cached is None:
         features = tabled(each_feature(spec, splits.train, encoder))
         cached = Cached(splits.labels, features)

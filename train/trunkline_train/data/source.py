@@ -114,7 +114,7 @@ def _examples(source: str, task: TaskConfig) -> list[Any]:
 
 def _check_unicode(example: Example) -> None:
     try:
-        f"{example.document}{example.front}".encode()
+        f"{example.document}{example.beside}".encode()
     except UnicodeEncodeError:
         reason = "is not valid Unicode (it holds lone surrogates); mend the text"
         raise DataError(example.where, reason) from None

@@ -92,7 +92,7 @@ def _fields(path: Path, dialect: Mapping[str, Any]) -> Iterator[tuple[int, list[
 
 
 def _is_header(first: Sequence[str], task: TaskConfig, path: Path) -> bool:
-    columns = [one for one in (task.column, *task.text, task.text_pair) if one is not None]
+    columns = [one for one in (task.column, *task.texts, task.text_pair) if one is not None]
     named = [isinstance(column, str) for column in columns]
     if any(named) and not all(named):
         raise DataError(path, "column, text and text_pair must all be names, or all numbers")

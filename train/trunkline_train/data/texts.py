@@ -13,6 +13,8 @@ from trunkline_train.data.reader import Format, Reader
 from trunkline_train.data.records import Record, is_numbered
 from trunkline_train.data.tables import LABEL, read_csv, read_jsonl, read_parquet, read_tsv
 
+PAIR = "text_pair"  # the column of the second text
+
 
 class TextReader(Reader):
     """Reads texts with a label each; with options, pairs of texts, or lists of labels."""
@@ -38,6 +40,7 @@ class TextReader(Reader):
 
     def example(self, record: Record) -> TextExample:
         """Returns the text: several columns of it are joined by blanks."""
+        self._check_second(record)
         pair = _text(record, self._pair_column(record)) if self._pair else None
         text = " ".join(_text(record, column) for column in self._text_columns(record))
         labels = [self.label(value, record.where) for value in self._values(record)]
@@ -46,6 +49,13 @@ class TextReader(Reader):
     def uses(self, example: TextExample) -> Iterable[str]:
         """Returns the labels of the text."""
         return example.labels
+
+    def _check_second(self, record: Record) -> None:
+        """Refuses rows that hold pairs where nobody said that one text is meant."""
+        if not self._pair and not self.task.texts and record.values.get(PAIR) is not None:
+            reason = f"has the column {PAIR!r}, but the task reads one text"
+            mend = 'set options = { pair = true }, or text = "text" to read that alone'
+            raise DataError(record.where, f"{reason}; {mend}")
 
     def _values(self, record: Record) -> list[object]:
         value = record.get(self.column(record))
@@ -62,11 +72,11 @@ class TextReader(Reader):
             return self.task.text_pair
         if is_numbered(record):
             raise DataError(record.where, "columns have no names; set text_pair to a number")
-        return "text_pair"
+        return PAIR
 
     def _text_columns(self, record: Record) -> Sequence[Column]:
-        if self.task.text:
-            return self.task.text
+        if self.task.texts:
+            return self.task.texts
         if not is_numbered(record):
             return ("text",)
         width = len(record.values) // 2  # each stands there from the start and from the end

@@ -44,7 +44,7 @@ class TokenReader(Reader):
 
     def example(self, record: Record) -> TokenExample | None:
         """Returns the sentence, its words joined by blanks."""
-        words = record.get(self.task.text[0] if self.task.text else _layout(record)[0])
+        words = record.get(self.task.texts[0] if self.task.texts else _layout(record)[0])
         values = record.get(self.column(record))
         if not isinstance(words, list) or not isinstance(values, list):
             raise DataError(record.where, "tokens and labels must be lists")
