@@ -26,6 +26,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+LONGEST_NAME = 128
+"""Characters of the longest name that a model, a task or anything else may have."""
+
+_SHOWN = 64  # characters of a longer text that are shown
+
 
 class TrunklineError(Exception):
     """Base of all errors raised on purpose; `str(error)` is fit for a user to read."""
@@ -54,14 +59,15 @@ class NotFound(TrunklineError):
 
     Attributes:
         what: Kind of thing looked for, e.g. `task`.
-        name: The name asked for.
+        name: The name asked for; cut off if it is no name at all but a long text.
     """
 
     def __init__(self, what: str, name: str, known: Iterable[str] = ()) -> None:
-        names = ", ".join(sorted(known)) or "none"
-        super().__init__(f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {names}")
+        known = sorted(known)
+        names = ", ".join(known) or "none"
+        super().__init__(f"unknown {what} {shown(name)}{did_you_mean(name, known)}; known: {names}")
         self.what = what
-        self.name = name
+        self.name = shortened(name)
 
 
 class ConfigError(TrunklineError):
@@ -160,7 +166,19 @@ class MissingExtra(TrunklineError):
         )
 
 
+def shortened(text: str) -> str:
+    """Returns a text that a caller gave, cut off where it is longer than any name."""
+    return text if len(text) <= LONGEST_NAME else text[:_SHOWN] + "…"
+
+
+def shown(text: str) -> str:
+    """Returns a text that a caller gave as it may stand in a message: quoted, and not too long."""
+    return repr(shortened(text))
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the nearest known name, or an empty string."""
+    if len(name) > LONGEST_NAME:  # comparing takes time by the square of the length
+        return ""
     near = get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

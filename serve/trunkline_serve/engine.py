@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, perf_counter_ns
-from typing import TypeVar
 
 from trunkline import Document, DocumentResult, Model
 from trunkline.encode import Row
@@ -19,24 +18,22 @@ from trunkline.errors import (
     NotFound,
     Overloaded,
     Unavailable,
+    shortened,
 )
 from trunkline.kinds import all_outputs
 from trunkline.pipeline import Pipeline, Prepared
 from trunkline.runner import RowOutputs
+from trunkline_serve.apart import Apart
 from trunkline_serve.events import Answered, Everyone, Failed, Timing
-from trunkline_serve.limits import check_count, check_documents, check_tokens
+from trunkline_serve.limits import Size, check_count, check_documents, check_tokens
 from trunkline_serve.models import Registry
 from trunkline_serve.scheduler import Computing
 from trunkline_serve.settings import Settings
 from trunkline_serve.turns import Ran
 
-T = TypeVar("T")
-
-# Tokenising or decoding a byte takes about half a microsecond, a hop to a thread and back a hundred
-# and its turn there: what is short holds up the event loop for less than it would cost elsewhere.
-_INLINE_BYTES = 4096
 _USUAL_BYTES = 5  # of text in one token: what the room for a call is judged by at first
 _MOST_BYTES = 8  # of text in one token, on average: what has more is told before it is tokenised
+_ANNOTATION = 4
 _LEAST_RETRY = 0.1  # seconds
 _REASONS: dict[type[BaseException], str] = {
     InvalidInput: "INVALID_INPUT",
@@ -56,6 +53,16 @@ class Analysis:
     results: list[DocumentResult]
     timing: Timing
 
+    @property
+    def size(self) -> int:
+        """How much there is to write, in characters of texts; an annotation takes as long as 4."""
+        return sum(
+            len(result.text)
+            + _ANNOTATION * sum(map(len, result.tasks.values()))
+            + sum(_ANNOTATION * len(one.answers) + len(one.question) for one in result.questions)
+            for result in self.results
+        )
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -70,7 +77,7 @@ class _Call:
     """One call on its way: what it is about, and when it passed which stage."""
 
     def __init__(self, model: str, documents: int) -> None:
-        self.model = model
+        self.model = shortened(model)
         self.documents = documents
         self.begin = self.encoded = self.computed = perf_counter_ns()
         self.stage = "admission"
@@ -106,8 +113,9 @@ class Engine:
         self.events = events
         self.models = Registry()
         self._computing = computing
-        self._apart = ThreadPoolExecutor(1, thread_name_prefix="trunkline-text")
+        self._apart = Apart()
         self._in_flight = 0
+        self._encoding = 0  # tokens, about, of texts that wait to be tokenised
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -163,12 +171,11 @@ class Engine:
             call.model = served.id.name
             with served.held() as chosen, self._permits(call.documents):
                 size = check_documents(documents, self.settings.limits)
-                check_tokens(size // _MOST_BYTES, self.settings.limits)
+                check_tokens(size.tokenised // _MOST_BYTES, self.settings.limits)
                 # Tokenising is work too, and most calls without room can be told so before it.
-                self._check_room(deadline, size // _USUAL_BYTES)
-                pipeline = chosen.pipeline
+                self._check_room(deadline, size.tokenised // _USUAL_BYTES, size.work)
                 call.stage = "encode"
-                prepared = await self._work(size, lambda: _prepare(pipeline, documents))
+                prepared = await self._prepared(chosen, documents, size, deadline)
                 call.encoded = perf_counter_ns()
                 rows = [row for one in prepared for row in one.rows]
                 outputs = tuple(dict.fromkeys(out for one in prepared for out in one.outputs))
@@ -179,7 +186,8 @@ class Engine:
                 ran = await self._computing.submit(chosen, rows, outputs, deadline)
                 call.computed = perf_counter_ns()
                 call.stage = "decode"
-                results = await self._work(size, lambda: _finish(pipeline, prepared, ran))
+                decode = partial(_finish, chosen.pipeline, prepared, ran)
+                results = await self._apart.do(size.work, decode, deadline)
         analysis = Analysis(chosen, results, call.timing(ran, rows))
         self._tell_answered(call, chosen, _tasks(results), analysis.timing)
         return analysis
@@ -243,7 +251,7 @@ class Engine:
     def close(self) -> None:
         """Ends the engine's own thread."""
         self._draining = True
-        self._apart.shutdown()
+        self._apart.close()
 
     def _check_open(self) -> None:
         if self._draining:
@@ -265,26 +273,39 @@ class Engine:
             if not self._in_flight:
                 self._idle.set()
 
-    def _check_room(self, deadline: float | None, tokens: int) -> None:
-        """Raises before compute if the queue is full, or longer than the time left."""
-        queued, limit = self.queued_tokens, self.settings.limits.max_queue_tokens
+    async def _prepared(
+        self, model: Model, documents: Sequence[Document], size: Size, deadline: float | None
+    ) -> list[Prepared]:
+        """Returns documents as rows. Until then they count as tokens that wait."""
+        tokens = size.tokenised // _USUAL_BYTES
+        self._encoding += tokens
+        try:
+            encode = partial(_prepare, model.pipeline, documents)
+            return await self._apart.do(size.work, encode, deadline)
+        finally:
+            self._encoding -= tokens
+
+    def _check_room(self, deadline: float | None, tokens: int, text: int = 0) -> None:
+        """Raises before compute if the queue is full, or longer than the time left.
+
+        Args:
+            deadline: Of the call.
+            tokens: To compute.
+            text: Bytes to tokenise first, and to decode in the end.
+        """
+        queued, limit = self.queued_tokens + self._encoding, self.settings.limits.max_queue_tokens
         if queued and queued + tokens > limit:
             reason = f"{queued} of {limit} tokens are waiting, no room for {tokens}"
             raise Overloaded(reason, max(self.expected_wait(), _LEAST_RETRY))
         if deadline is None:
             return
         left, wait = deadline - monotonic(), self._computing.expected_wait(tokens)
+        wait += 2 * self._apart.expected_wait(text)
         if left <= 0:
             raise DeadlinePassed("the deadline passed before the call was queued")
         if wait > left:
             reason = f"the queue takes {wait:.2f} s, the deadline leaves {left:.2f} s"
             raise Overloaded(reason, max(wait - left, _LEAST_RETRY))
-
-    async def _work(self, size: int, work: Callable[[], T]) -> T:
-        """Does CPU work: here if it is short, else on a thread beside the event loop."""
-        if size <= _INLINE_BYTES:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self._apart, work)
 
     @contextmanager
     def _told(self, call: _Call) -> Iterator[None]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from trunkline import Document
 from trunkline.errors import InvalidInput
 from trunkline_serve.settings import Limits
+
+_TEXT_BYTES = 100  # bytes that take as long as a text does whatever its length
 
 
 def check_count(items: Sequence[object], limits: Limits, field: str = "documents") -> None:
@@ -32,19 +35,40 @@ def check_tokens(tokens: int, limits: Limits, field: str = "documents") -> None:
         raise InvalidInput(field, f"would take some {tokens} tokens, one call may take {limit}")
 
 
-def check_documents(documents: Sequence[Document], limits: Limits) -> int:
-    """Checks the sizes of all texts and questions.
+@dataclass(frozen=True)
+class Size:
+    """How much there is to do for some documents.
 
-    Returns:
-        The bytes to tokenise and decode: each text once, and once more per question and as a pair.
+    Attributes:
+        tokenised: Bytes to tokenise: each text once, and once more per question and as a pair.
+        texts: Number of texts and questions.
+    """
+
+    tokenised: int
+    texts: int
+
+    @property
+    def work(self) -> int:
+        """Bytes that take as long to tokenise or to decode: a text takes some time in itself."""
+        return self.tokenised + _TEXT_BYTES * self.texts
+
+
+def check_documents(documents: Sequence[Document], limits: Limits) -> Size:
+    """Checks the sizes of all texts and questions, and returns how much there is to do.
 
     Raises:
         InvalidInput: A text or question is too long, or there are too many questions.
     """
-    return sum(
-        _check_document(document, f"documents[{at}]", limits)
-        for at, document in enumerate(documents)
-    )
+    tokenised = texts = 0
+    for at, document in enumerate(documents):
+        check_questions(len(document.questions), limits, f"documents[{at}]")
+        sizes = _sizes(document)
+        if max(sizes) > limits.max_text_bytes:
+            raise _too_long(f"documents[{at}]", document, sizes, limits)
+        first, *others = sizes
+        tokenised += first * len(sizes) + sum(others)
+        texts += len(sizes)
+    return Size(tokenised, texts)
 
 
 def utf8_bytes(text: str) -> int:
@@ -52,22 +76,17 @@ def utf8_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _check_document(document: Document, field: str, limits: Limits) -> int:
-    questions = document.questions
-    check_questions(len(questions), limits, field)
-    size = _check_text(document.text, f"{field}.text", limits)
-    others = [
-        _check_text(question.text, f"{field}.questions[{at}].text", limits)
-        for at, question in enumerate(questions)
-    ]
+def _sizes(document: Document) -> list[int]:
+    """Returns the sizes of its text, its questions and its second text, if there is one."""
+    sizes = [utf8_bytes(document.text), *(utf8_bytes(one.text) for one in document.questions)]
     if document.text_pair is not None:
-        others.append(_check_text(document.text_pair, f"{field}.text_pair", limits))
-    return size * (1 + len(others)) + sum(others)
+        sizes.append(utf8_bytes(document.text_pair))
+    return sizes
 
 
-def _check_text(text: str, field: str, limits: Limits) -> int:
-    size = utf8_bytes(text)
-    if size > limits.max_text_bytes:
-        limit = limits.max_text_bytes
-        raise InvalidInput(field, f"has {size} bytes of UTF-8, at most {limit} are accepted")
-    return size
+def _too_long(field: str, document: Document, sizes: list[int], limits: Limits) -> InvalidInput:
+    questions = [f"questions[{at}].text" for at in range(len(document.questions))]
+    at = next(at for at, size in enumerate(sizes) if size > limits.max_text_bytes)
+    name = ("text", *questions, "text_pair")[at]
+    reason = f"has {sizes[at]} bytes of UTF-8, at most {limits.max_text_bytes} are accepted"
+    return InvalidInput(f"{field}.{name}", reason)

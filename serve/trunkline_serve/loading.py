@@ -18,13 +18,20 @@ from trunkline import Model, load
 from trunkline.bundle import MANIFEST
 from trunkline.cpu import available_cpus
 from trunkline.device import CudaOptions, parse_devices
-from trunkline.errors import BundleError, InvalidInput, NotFound, TrunklineError
+from trunkline.errors import (
+    BundleError,
+    InvalidInput,
+    NotFound,
+    TrunklineError,
+    shown,
+)
 from trunkline_serve.description import ModelId
 from trunkline_serve.heap import give_back
 from trunkline_serve.models import Registry, Served
 from trunkline_serve.settings import Settings
 
 _log = logging.getLogger("trunkline_serve")
+_LONGEST = 255  # characters: no system has folders of longer names
 
 T = TypeVar("T")
 OpenModel = Callable[[Path], Model]
@@ -159,8 +166,11 @@ class Loader:
     def _find(self, bundle: str) -> Path:
         if self._folder is None:
             raise InvalidInput("bundle", "this server has no folder of models (--models-folder)")
+        if len(bundle) > _LONGEST:
+            raise NotFound("bundle", bundle)
         if Path(bundle).name != bundle or bundle in {"", ".."}:
-            raise InvalidInput("bundle", f"is {bundle!r}; give the name of a folder of models")
+            reason = f"is {shown(bundle)}; give the name of a folder of models"
+            raise InvalidInput("bundle", reason)
         known = {path.name: path for path in _bundles(self._folder)}
         if bundle not in known:
             raise NotFound("bundle", bundle, known)

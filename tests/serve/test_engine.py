@@ -1,7 +1,8 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
@@ -23,6 +24,9 @@ from trunkline.errors import (
     RuntimeFault,
     Unavailable,
 )
+from trunkline.pipeline import Pipeline, Prepared
+from trunkline_serve import engine as engine_module
+from trunkline_serve.apart import INLINE_BYTES
 from trunkline_serve.engine import Engine
 from trunkline_serve.events import Everyone
 from trunkline_serve.models import Registry
@@ -134,6 +138,61 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_compute(bundle: Path) -
         assert len(recorder.batches) == 3
 
     run([model], test)
+
+
+def held_texts(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Has the thread for long texts wait; returns what says that it does, and what ends that."""
+    begun, go = threading.Event(), threading.Event()
+    prepare = engine_module._prepare
+
+    def held(pipeline: Pipeline, documents: Sequence[Document]) -> list[Prepared]:
+        if len(documents[0].text) > INLINE_BYTES:
+            begun.set()
+            assert go.wait(PATIENCE)
+        return prepare(pipeline, documents)
+
+    monkeypatch.setattr(engine_module, "_prepare", held)
+    return begun, go
+
+
+def test_a_deadline_counts_the_texts_that_wait_to_be_tokenised(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = held_texts(monkeypatch)
+    book, page = Document("Ada lives in Rome. " * 10_000), Document("Ada lives in Rome. " * 300)
+
+    async def test(engine: Engine) -> None:
+        calls = [asyncio.create_task(engine.analyze([book])) for _ in range(3)]
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        with pytest.raises(Overloaded, match="the deadline leaves") as caught:
+            await engine.analyze([page], deadline=monotonic() + 0.1)
+        assert caught.value.retry_after > 0
+        short = asyncio.create_task(engine.analyze([page], deadline=monotonic() + PATIENCE))
+        await engine.analyze([DOCUMENT], deadline=monotonic() + 0.1)  # no text of it waits
+        go.set()
+        await short
+        assert not any(call.done() for call in calls[1:]), "a page does not wait for books"
+        await asyncio.gather(*calls)
+
+    run([model], test)
+
+
+def test_texts_that_wait_to_be_tokenised_fill_the_queue(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = held_texts(monkeypatch)
+    text = Document("Ada lives in Rome. " * 400)
+
+    async def test(engine: Engine) -> None:
+        first = asyncio.create_task(engine.analyze([text]))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        with pytest.raises(Overloaded, match="of 2500 tokens are waiting"):
+            await engine.analyze([text])
+        go.set()
+        await first
+        await engine.analyze([text])
+
+    run([model], test, max_queue_tokens=2500)
 
 
 def test_long_texts_give_the_same(model: Model) -> None:

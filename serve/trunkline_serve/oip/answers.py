@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 from trunkline_serve.oip.tensors import Array, Spec, check_known, refuse_parameters
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
-
-T = TypeVar("T")
-
-_INLINE = 4096  # characters or numbers that take no longer than the way to a thread and back
 
 Answered = list[tuple[Spec, Array]]
 """Outputs in the order asked for."""
@@ -54,8 +49,3 @@ def requested(request: pb.ModelInferRequest, outputs: Sequence[Spec]) -> list[st
         refuse_parameters(wanted.parameters, f"outputs[{at}]")
         names.append(wanted.name)
     return names
-
-
-async def aside(size: int, work: Callable[[], T]) -> T:
-    """Does work on `size` characters or numbers, beside the event loop if they are many."""
-    return work() if size <= _INLINE else await asyncio.to_thread(work)

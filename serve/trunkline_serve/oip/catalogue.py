@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from trunkline.errors import InvalidInput, NotFound
+from trunkline.errors import InvalidInput, NotFound, shown
 from trunkline_serve.engine import Engine
 from trunkline_serve.models import Served
 from trunkline_serve.oip.answers import Answering
@@ -25,7 +25,7 @@ def version_of(text: str, field: str) -> int:
         InvalidInput: It is no positive number.
     """
     if text and not _VERSION.fullmatch(text):
-        raise InvalidInput(field, f"is {text!r}; versions are numbers from 1, or empty")
+        raise InvalidInput(field, f"is {shown(text)}; versions are numbers from 1, or empty")
     return int(text or 0)
 
 

@@ -9,9 +9,10 @@ import grpc
 
 import trunkline
 from trunkline.errors import InvalidInput
+from trunkline_serve.aside import aside
 from trunkline_serve.engine import Engine
 from trunkline_serve.observe.calls import Calls
-from trunkline_serve.oip.answers import Answering, aside
+from trunkline_serve.oip.answers import Answering
 from trunkline_serve.oip.catalogue import Catalogue, version_of
 from trunkline_serve.oip.descriptions import config_to_pb, metadata_to_pb
 from trunkline_serve.oip.statistics import Statistics

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trunkline.errors import InvalidInput
+from trunkline.errors import InvalidInput, shown
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 
 Array = NDArray[Any]
@@ -125,13 +125,18 @@ def read_inputs(
         InvalidInput: An input is unknown, missing, given twice, or does not fit its description;
             names the field.
     """
-    _check_raw(request)
+    raw, given = len(request.raw_input_contents), len(request.inputs)
+    if raw and raw != given:
+        raise InvalidInput("raw_input_contents", f"holds {raw}, one for each of {given}")
     known = {spec.name: spec for spec in specs}
     found: dict[str, Array] = {}
     for at, tensor in enumerate(request.inputs):
         place = f"inputs[{at}]"
         check_known(tensor.name, known, found, f"{place}.name")
         refuse_parameters(tensor.parameters, place)
+        if raw and tensor.HasField("contents"):
+            reason = "is given beside raw_input_contents; give either"
+            raise InvalidInput(f"{place}.contents", reason)
         _check_type(tensor, known[tensor.name], most, place)
         found[tensor.name] = _elements(request, at).reshape(tuple(tensor.shape))
     _check_complete(found, specs)
@@ -159,7 +164,7 @@ def check_known(name: str, known: Iterable[str], given: Iterable[str], field: st
     """Raises InvalidInput unless a tensor's name is known and was not yet given."""
     names = list(known)
     if name not in names:
-        raise InvalidInput(field, f"is {name!r}; known: {', '.join(names)}")
+        raise InvalidInput(field, f"is {shown(name)}; known: {', '.join(names)}")
     if name in given:
         raise InvalidInput(field, f"{name} is given twice")
 
@@ -167,27 +172,14 @@ def check_known(name: str, known: Iterable[str], given: Iterable[str], field: st
 def refuse_parameters(parameters: Mapping[str, pb.InferParameter], place: str) -> None:
     """Raises InvalidInput if a tensor has any: shared memory and classification are not served."""
     for name in parameters:
-        raise InvalidInput(f"{place}.parameters", f"{name!r} is not supported; leave it out")
-
-
-def _check_raw(request: pb.ModelInferRequest) -> None:
-    """Raises InvalidInput unless inputs are all raw or all typed."""
-    raw, inputs = request.raw_input_contents, request.inputs
-    if not raw:
-        return
-    for at, tensor in enumerate(inputs):
-        if tensor.HasField("contents"):
-            reason = "is given beside raw_input_contents; give either"
-            raise InvalidInput(f"inputs[{at}].contents", reason)
-    if len(raw) != len(inputs):
-        raise InvalidInput("raw_input_contents", f"holds {len(raw)}, one for each of {len(inputs)}")
+        raise InvalidInput(f"{place}.parameters", f"{shown(name)} is not supported; leave it out")
 
 
 def _check_type(
     tensor: pb.ModelInferRequest.InferInputTensor, spec: Spec, most: int, place: str
 ) -> None:
     if tensor.datatype != spec.datatype.name:
-        reason = f"is {tensor.datatype!r}, {spec.name} takes {spec.datatype.name}"
+        reason = f"is {shown(tensor.datatype)}, {spec.name} takes {spec.datatype.name}"
         raise InvalidInput(f"{place}.datatype", reason)
     _check_shape(tensor.shape, spec, most, f"{place}.shape")
 

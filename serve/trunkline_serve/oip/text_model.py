@@ -12,14 +12,17 @@ from trunkline import Document, DocumentResult, Question
 from trunkline.errors import InvalidInput, NotFound
 from trunkline.kinds import find_kind
 from trunkline.tasks import TaskSpec
+from trunkline_serve.aside import aside
 from trunkline_serve.engine import Engine
 from trunkline_serve.models import Served
-from trunkline_serve.oip.answers import Answered, aside, requested
+from trunkline_serve.oip.answers import Answered, requested
 from trunkline_serve.oip.tensors import BYTES, Array, Spec, read_inputs
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 
 TEXT, QUESTION, PAIR = "TEXT", "QUESTION", "TEXT_PAIR"
 TASKS = "tasks"
+
+_TASKS_LENGTH = 16_384  # characters of all their names
 
 # Triton's tools want a size behind the batch.
 _SHAPE = (-1, 1)
@@ -79,8 +82,7 @@ class TextModel:
         except InvalidInput as error:
             raise _renamed(error) from None
         names = [spec.name for spec in wanted]
-        size = sum(map(len, texts[TEXT]))
-        elements = await aside(size, lambda: _write(analysis.results, names))
+        elements = await aside(analysis.size, lambda: _write(analysis.results, names))
         shape = inputs[TEXT].shape
         return [(Spec(name, BYTES, _SHAPE), elements[name].reshape(shape)) for name in names]
 
@@ -122,6 +124,8 @@ def _named_tasks(request: pb.ModelInferRequest) -> list[str]:
     field, parameter = f"parameters[{TASKS}]", request.parameters[TASKS]
     if parameter.WhichOneof("parameter_choice") != "string_param":
         raise InvalidInput(field, "is no string; name tasks as in 'ner,pos'")
+    if len(parameter.string_param) > _TASKS_LENGTH:
+        raise InvalidInput(field, f"has more than {_TASKS_LENGTH} characters")
     names = [name.strip() for name in parameter.string_param.split(",")]
     if not all(names):
         raise InvalidInput(field, "names no task; name tasks as in 'ner,pos', or leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,11 +15,17 @@ from google.protobuf.message_factory import GetMessageClass
 
 from trunkline.errors import InvalidInput
 from trunkline_serve.observe.calls import Call, Calls
+from trunkline_serve.rpc.counting import holds_more
 from trunkline_serve.rpc.status import to_status
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Message]]
 Stream = Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]]
+Read = Callable[[bytes], Awaitable[Message]]
+Handled = Callable[[bytes, Context], Awaitable[Message]]
+
+_PLAIN = 65_536  # bytes of a message that holds few fields whatever it holds
+_MOST_FIELDS = 65_536
 
 
 def service_handler(
@@ -62,29 +69,38 @@ def _handler(
     read = _reader(GetMessageClass(method.input_type))
     write = GetMessageClass(method.output_type).SerializeToString
     if method.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(_streaming(work, follow), read, write)
-    return grpc.unary_unary_rpc_method_handler(_answering(work, follow), read, write)
+        streamed = _streaming(work, read, follow)
+        return grpc.stream_stream_rpc_method_handler(streamed, response_serializer=write)
+    answered = _answering(work, read, follow)
+    return grpc.unary_unary_rpc_method_handler(answered, response_serializer=write)
 
 
-def _reader(kind: type[Message]) -> Callable[[bytes], Message | InvalidInput]:
-    def read(data: bytes) -> Message | InvalidInput:
+def _reader(kind: type[Message]) -> Read:
+    """Returns what parses messages. What could hold very many fields is counted first."""
+    described: Any = kind.DESCRIPTOR
+
+    def parse(data: bytes) -> Message:
+        if len(data) > _PLAIN and holds_more(data, described, _MOST_FIELDS):
+            raise InvalidInput("request", f"holds more than {_MOST_FIELDS} fields")
         try:
             return kind.FromString(data)
         except DecodeError:
-            return InvalidInput("request", f"cannot be parsed as {kind.DESCRIPTOR.full_name}")
+            reason = f"cannot be parsed as {described.full_name}"
+            raise InvalidInput("request", reason) from None
+
+    async def read(data: bytes) -> Message:
+        return parse(data) if len(data) <= _PLAIN else await asyncio.to_thread(parse, data)
 
     return read
 
 
-def _answering(method: Unary, follow: _Follow) -> Unary:
+def _answering(method: Unary, read: Read, follow: _Follow) -> Handled:
     """Makes a method answer its exceptions with a status. Cancellation is none of them."""
 
-    async def answer(request: Any, context: Context) -> Message:
+    async def answer(data: bytes, context: Context) -> Message:
         with follow(context) as call:
             try:
-                if isinstance(request, InvalidInput):
-                    raise request
-                return await method(request, context)
+                return await method(await read(data), context)
             except Exception as error:
                 status = _status(error, call)
             await context.abort_with_status(status)
@@ -93,13 +109,13 @@ def _answering(method: Unary, follow: _Follow) -> Unary:
     return answer
 
 
-def _streaming(method: Stream, follow: _Follow) -> Stream:
+def _streaming(method: Stream, read: Read, follow: _Follow) -> Stream:
     """Does the same for a stream: an exception ends it."""
 
-    async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
+    async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
         with follow(context) as call:
             try:
-                async for reply in method(_readable(requests), context):
+                async for reply in method(_readable(requests, read), context):
                     yield reply
                 return
             except Exception as error:
@@ -118,8 +134,6 @@ def _status(error: Exception, call: Call) -> grpc.Status:
     return found
 
 
-async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        if isinstance(request, InvalidInput):
-            raise request
-        yield request
+async def _readable(requests: AsyncIterator[bytes], read: Read) -> AsyncIterator[Message]:
+    async for data in requests:
+        yield await read(data)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from time import monotonic
 
 from trunkline.v1 import analysis_service_pb2 as pb
+from trunkline_serve.aside import aside
 from trunkline_serve.engine import Engine
 from trunkline_serve.limits import check_count, check_questions
 from trunkline_serve.rpc.converters import documents_from_pb, response_to_pb, unit_from_pb
@@ -14,6 +15,8 @@ from trunkline_serve.rpc.status import status_of
 from trunkline_serve.security.guard import CALLER
 
 Reply = pb.AnalyzeStreamResponse
+
+_STRING = 4  # characters that take as long to read as a string does whatever its length
 
 
 def analyze_stream(
@@ -44,15 +47,18 @@ async def analyze(
     limits = engine.settings.limits
     # On the message: a few bytes of it can stand for millions of documents.
     check_count(request.documents, limits)
+    strings = 0
     for at, document in enumerate(request.documents):
         check_questions(len(document.questions), limits, f"documents[{at}]")
+        strings += 1 + len(document.questions) + len(document.tasks)
+    documents = await aside(_STRING * strings, lambda: documents_from_pb(request))
     analysis = await engine.analyze(
-        documents_from_pb(request),
+        documents,
         model=request.model,
         version=request.model_version,
         deadline=deadline,
     )
-    return response_to_pb(analysis, unit)
+    return await aside(analysis.size, lambda: response_to_pb(analysis, unit))
 
 
 class _Answering:
