@@ -12,7 +12,7 @@ from typing import Literal
 from trunkline.device import CPU, CUDA
 from trunkline.encode import TextEncoder
 from trunkline.errors import BundleError
-from trunkline.files import left_aside, read_steadily, replaced_folder, sha256_of
+from trunkline.files import left_aside, read_edited, read_steadily, replaced_folder, sha256_of
 from trunkline.kinds import parse_task, task_outputs
 from trunkline.structure import parse, plain
 from trunkline.tasks import TaskSpec
@@ -267,7 +267,7 @@ def seal(folder: Path, manifest: Manifest) -> None:
 
 def _read_manifest(file: Path) -> Manifest:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(read_edited(file))
     except (ValueError, OSError, RecursionError) as error:
         raise BundleError(file, f"cannot be read: {error}", _REBUILD) from None
     version = data.get("schema_version") if isinstance(data, dict) else None

@@ -90,6 +90,16 @@ def replaced_file(target: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def read_edited(path: Path) -> str:
+    """Returns a UTF-8 text that people edit: no byte order mark, lines that end in a line feed.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return path.read_text(encoding="utf-8-sig")
+
+
 def sha256_of(path: Path) -> str:
     """Returns the hex SHA-256 of a file."""
     with path.open("rb") as file:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import ConfigError
+from trunkline.files import read_edited
 from trunkline.structure import parse
 from trunkline_serve.settings import Settings
 
@@ -196,7 +197,7 @@ def _add_flag(group: Any, leaf: Leaf) -> None:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_edited(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ import pytest
 from trunkline import Model, Span, __version__
 from trunkline.bundle import open_bundle, seal
 from trunkline.cli import COMMANDS, main
+from trunkline.golden import check_golden, write_golden
 from trunkline.structure import plain
 
 TEXT = "Ada opened an office in Bern."
@@ -252,3 +253,16 @@ def test_tasks_may_be_repeated(bundle: Path, capsys: pytest.CaptureFixture[str])
     assert main(["predict", str(bundle), TEXT, "--task", "pos", "--task", "ner"]) == 0
     (line,) = out(capsys)
     assert list(json.loads(line)["tasks"]) == ["pos", "ner"]
+
+
+def test_a_manifest_may_come_from_any_editor(bundle: Path, tmp_path: Path) -> None:
+    manifest = shutil.copytree(bundle, tmp_path / "edited") / "manifest.json"
+    text = manifest.read_text(encoding="utf-8").replace("\n", "\r\n")
+    manifest.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert open_bundle(tmp_path / "edited").manifest == open_bundle(bundle).manifest
+
+
+def test_golden_texts_may_hold_any_line_end(model: Model, tmp_path: Path) -> None:
+    texts = ["Ada\u2028lives", "in\x85Bern", "\u2029", "a\r\nb\x0bc"]
+    write_golden(tmp_path / "golden.jsonl", [model.analyze(text) for text in texts])
+    assert check_golden(tmp_path / "golden.jsonl", model.pipeline) == 4

@@ -131,6 +131,9 @@ def test_own_texts_are_a_mix() -> None:
     assert SHORT.text.count(".") == 1
 
 
+JSON_LINES = '{"text": "one\u2028a"}\r\n{"text": "two\x85b"}\r\n'
+
+
 def test_texts_of_a_file(tmp_path: Path) -> None:
     plain, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
     plain.write_text("one\n\ntwo\n")
@@ -145,3 +148,10 @@ def test_unreadable_texts_are_told(tmp_path: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(DataError):
         load_texts(file, ask=True)
+
+
+def test_texts_may_come_from_any_editor(tmp_path: Path) -> None:
+    for name, text in (("a.txt", "one\u2028a\r\ntwo\x85b\r\n"), ("a.jsonl", JSON_LINES)):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        found = [one.text for one in load_texts(tmp_path / name, ask=True)]
+        assert found == ["one\u2028a", "two\x85b"]

@@ -64,6 +64,13 @@ def test_a_file_fills_the_tree(file: Path) -> None:
     assert found == settings_of(drain_seconds=5.0, max_documents=10, level="debug")
 
 
+def test_the_file_may_come_from_any_editor(file: Path) -> None:
+    text = file.read_text().replace("\n", "\r\n")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = read_settings(parsed("--config", file), {})
+    assert found == settings_of(drain_seconds=5.0, max_documents=10, level="debug")
+
+
 def test_flags_go_over_variables_over_the_file_over_defaults(file: Path) -> None:
     environ = {"TRUNKLINE_LIMITS_MAX_DOCUMENTS": "20", "TRUNKLINE_DRAIN_SECONDS": "6"}
     found = read_sources(parsed("--config", file, "--max-documents", "30"), environ)

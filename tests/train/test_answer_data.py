@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ FLAT = {
     "context": CONTEXT,
     "answers": {"text": ["Bern"], "answer_start": [13]},
 }
+ANSWERS = [{"text": "Bern", "answer_start": 13}]
 Read = Callable[..., list[AnswerExample]]
 
 
@@ -80,6 +82,43 @@ def test_json_lines_read_in_the_hubs_layout(read: Read) -> None:
     assert (example.where.rpartition(":")[2], other.where.rpartition(":")[2]) == ("1", "3")
 
 
+@pytest.mark.parametrize("mark", [True, 1, 1.0, "True", "true", "1"])
+def test_mark_of_an_impossible_question_may_be_any_truth_value(read: Read, mark: object) -> None:
+    for given in ({"answers": FLAT["answers"]}, {"answers": None}, {}):
+        row = {"question": "Why?", "context": CONTEXT, "is_impossible": mark, **given}
+        (example,) = read(json.dumps(row), "qa.jsonl")
+        assert example.answers == ()
+
+
+@pytest.mark.parametrize("mark", [False, 0, 0.0, "False", "false", "0", "", None, math.nan])
+def test_question_that_is_not_marked_keeps_its_answers(read: Read, mark: object) -> None:
+    (example,) = read(json.dumps({**FLAT, "is_impossible": mark}), "qa.jsonl")
+    (nested,) = read(squad({**FLAT, "answers": ANSWERS, "is_impossible": mark}))
+    assert example.answers == nested.answers == ("Bern",)
+
+
+@pytest.mark.parametrize("mark", ["maybe", 2, [], "nan"])
+def test_mark_that_is_no_truth_value_is_refused(read: Read, mark: object) -> None:
+    told = refusal(read, json.dumps({**FLAT, "is_impossible": mark}), "qa.jsonl")
+    assert f"qa.jsonl:1: is_impossible is {mark!r}; give true, false or null" in told
+
+
+def test_questions_need_no_id(read: Read) -> None:
+    one, two = read(squad(*[{"question": "Where?", "answers": ANSWERS}] * 2))
+    assert one.where.endswith("qa.json question data[0].paragraphs[0].qas[0]")
+    assert one.id != two.id
+
+
+@pytest.mark.parametrize("unknown", [{}, {"answers": None}])
+def test_questions_whose_answers_are_not_known_are_left_out(
+    read: Read, unknown: dict[str, object]
+) -> None:
+    asked = {"id": "2", "question": "Where?", **unknown}
+    assert len(read(squad(asked, {**FLAT, "answers": ANSWERS}))) == 1
+    told = "no row has a value in the column 'answers'" if unknown else "no row has the column 'an"
+    assert told in refusal(read, squad(asked))
+
+
 @pytest.mark.parametrize("start", [12, 14, -5, 99])
 def test_answer_that_stands_elsewhere_is_named(read: Read, start: int) -> None:
     answers = [{"text": "Bern", "answer_start": start}]
@@ -103,7 +142,6 @@ def test_empty_answer_and_empty_question_are_refused(read: Read) -> None:
         '{"version": 1}',
         '{"data": [{"paragraphs": [{"context": "a"}]}]}',
         '{"data": [{"paragraphs": [{"context": "a", "qas": ["b"]}]}]}',
-        squad({"id": 1, "question": "Where?"}),
     ],
 )
 def test_other_json_is_refused(read: Read, content: str) -> None:

@@ -196,6 +196,13 @@ def test_set_that_fits_nowhere_is_refused(corpus: Corpus, change: str) -> None:
     assert f"--set {change}" in refusal(corpus, change)
 
 
+def test_the_file_may_come_from_any_editor(corpus: Corpus, tmp_path: Path) -> None:
+    edited = tmp_path / "edited.toml"
+    text = corpus.config.read_text().replace("\n", "\r\n")
+    edited.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load_config(edited).training == corpus.load().training
+
+
 PLACES = """
 name = "x"
 encoder = "{encoder}"

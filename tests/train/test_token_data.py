@@ -86,6 +86,60 @@ def test_unequal_columns_are_named_by_file_and_line(read: Read) -> None:
     assert "data.conll:4: has 2 columns, the lines before have 3" in told
 
 
+COMMENTS = """\
+# id 5239d808 domain=en
+# text = Ada , #1 !
+Ada _ _ B-PER
+# _ _ O
+#1 _ _ O
+
+# O rest
+#Oslo _ _ B-LOC
+# = _ O
+#begin document (bc/cctv/00); part 000
+
+# _ _ B-MISC
+#end document
+"""
+
+
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_comments_are_no_tokens_and_tokens_with_a_hash_are(read: Read, blank: str) -> None:
+    rows = [
+        line.replace(" ", blank) if line.count(" ") == 3 else line for line in COMMENTS.split("\n")
+    ]
+    found = read("\n".join(["# id 5239d808 domain=en", *rows[1:]]))
+    assert [example.text for example in found] == ["Ada # #1", "#Oslo #", "#"]
+    assert [example.where.rpartition(":")[2] for example in found] == ["3", "8", "12"]
+
+
+def test_hash_is_a_token_where_its_row_is_like_the_others(read: Read) -> None:
+    found = read("# #\nAda NNP\n\n# comment\n1 CD\n# SYM\n", options=TAGS)
+    assert [example.tags for example in found] == [("#", "NNP"), ("CD", "SYM")]
+
+
+def test_comment_without_a_blank_is_named(read: Read) -> None:
+    told = refusal(read, "Ada O\n#sent_id = 4\n")
+    assert (
+        "data.conll:2: has 3 columns, the lines before have 2; a comment begins with '# '" in told
+    )
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2009", "\x85", "\u2028"])
+def test_only_blanks_and_tabs_are_between_columns(read: Read, blank: str) -> None:
+    (example,) = read(f"New{blank}York  \t B-LOC\nin O\n".replace("  \t ", " "))
+    assert (example.words, example.tags) == (((0, 8), (9, 11)), ("B-LOC", "O"))
+    (example,) = read(f"New{blank}York\tB-LOC\n")
+    assert example.tags == ("B-LOC",)
+
+
+def test_byte_order_mark_and_capital_suffixes_are_read(read: Read) -> None:
+    packed = gzip.compress("\ufeffAda B-PER\r\n".encode())
+    for name in ("A.CONLL.GZ", "a.conll.Gz"):
+        (example,) = read(packed, name)
+        assert (example.text, example.tags) == ("Ada", ("B-PER",))
+
+
 @pytest.mark.parametrize("column", [3, -4, "ner_tags"])
 def test_missing_column_is_named_with_those_there_are(read: Read, column: int | str) -> None:
     told = refusal(read, "A B O", column=column)
@@ -155,6 +209,23 @@ def test_conllu_gives_syntactic_words_and_any_column(
     assert (second.text, second.where.rpartition(":")[2]) == ("Rain", "10")
 
 
+@pytest.mark.parametrize("column", ["upos", "xpos", 3, -6])
+def test_conllu_sentences_that_are_not_annotated_are_left_out(
+    read: Read, column: int | str
+) -> None:
+    bare = CONLLU.replace("\tNOUN\tNN\t", "\t_\t_\t")
+    (example,) = read(bare, "a.conllu", column=column, options=TAGS)
+    assert example.text == "We do n't"
+    told = refusal(read, bare.partition("\n\n")[2], "a.conllu", column=column, options=TAGS)
+    assert f"a.conllu: no row has a value in the column {column!r}; set column" in told
+
+
+def test_an_underscore_in_conllu_may_be_a_word(read: Read) -> None:
+    line = "1\t_\t_\tSYM\tNFP\t_\t0\troot\t_\t_\n"
+    (example,) = read(line, "a.conllu", options=TAGS)
+    assert (example.text, example.tags) == ("_", ("SYM",))
+
+
 def test_conllu_tags_are_no_spans(read: Read) -> None:
     told = refusal(read, CONLLU, "a.conllu")
     assert "a.conllu:3: label 'PRON' is not IOB" in told
@@ -195,7 +266,7 @@ def test_rows_without_the_tasks_label_are_left_out(read: Read) -> None:
     unlabelled = [{"tokens": ["Bern"]}, {"tokens": ["Bern"], "ner_tags": None}]
     assert len(read(rows(*unlabelled, ROW), "a.jsonl")) == 1
     told = refusal(read, rows(*unlabelled), "a.jsonl")
-    assert "a.jsonl: no row has the column 'ner_tags'; there are tokens, ner_tags" in told
+    assert "a.jsonl: no row has a value in the column 'ner_tags'; set column" in told
 
 
 @pytest.mark.parametrize(
@@ -225,7 +296,7 @@ def test_json_line_that_is_no_table_is_named(read: Read) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.csv.gz"])
 def test_formats_of_other_kinds_are_refused(read: Read, name: str) -> None:
     told = refusal(read, "Ada,O\n", name)
-    assert "token-classification is read from" in told
+    assert "token-classification is read from .conllu, " in told
     assert f"not from {Path(name.removesuffix('.gz')).suffix}" in told
 
 

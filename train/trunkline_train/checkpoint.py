@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from trunkline.encode import TextEncoder
 from trunkline.errors import CheckpointError
-from trunkline.files import left_aside, read_steadily, replaced_folder
+from trunkline.files import left_aside, read_edited, read_steadily, replaced_folder
 from trunkline.kinds import parse_task
 from trunkline.pipeline import Pipeline
 from trunkline.structure import plain
@@ -283,7 +283,7 @@ def _broken(path: Path, error: Exception) -> CheckpointError:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(read_edited(file))
     except OSError:
         raise CheckpointError(file.parent, f"is not a checkpoint: it has no {file.name}") from None
     except ValueError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import ConfigError
+from trunkline.files import read_edited
 from trunkline.kinds import find_kind
 from trunkline.ranges import Count, Positive, Share
 from trunkline.structure import parse, plain
@@ -165,7 +166,7 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
         ConfigError: The file or a key is at fault; names which.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_edited(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trunkline import Document, Question
 from trunkline.errors import DataError
+from trunkline.files import read_edited
 
 # One short sentence, for the unloaded latency.
 SHORT = Document("The ferry to Bergen leaves at nine from the old harbour.")
@@ -138,7 +139,7 @@ def load_texts(path: Path | None, *, ask: bool) -> list[Document]:
 
 def _read(path: Path) -> list[tuple[str, Sequence[str]]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_edited(path).split("\n")  # other line ends may stand in a text
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(path, f"cannot be read: {error}") from None
     read = _read_json if path.suffix == ".jsonl" else _read_plain

@@ -160,7 +160,7 @@ def read_tokens(path: str) -> tuple[Entry, ...]:
     try:
         with open(path, "rb") as file:
             readable = os.fstat(file.fileno()).st_mode & stat.S_IROTH
-            entries = parse(_File, tomllib.load(file)).token
+            entries = parse(_File, tomllib.loads(file.read().decode("utf-8-sig"))).token
         _refuse_twins(entries)
     except OSError as error:
         mend = "check the path and who may read it"

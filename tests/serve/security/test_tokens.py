@@ -49,6 +49,12 @@ def test_callers_are_found_by_their_token(file: Path) -> None:
     assert (found.name, found.admin) == ("theirs", False)
 
 
+def test_the_file_may_come_from_any_editor(file: Path) -> None:
+    text = entry("ours", "secret").replace("\n", "\r\n")
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert name_of(Tokens(str(file)), "secret", 0.0) == "ours"
+
+
 @pytest.mark.parametrize(
     "wrong", ["", "x", "é", "\ud800", "x" * 100_000, digest_of("secret"), "secret ", "Secret"]
 )

@@ -15,6 +15,8 @@ from trunkline_train.data.reader import Format, Reader
 from trunkline_train.data.records import Record
 from trunkline_train.data.tables import read_jsonl, read_parquet
 
+_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
+
 
 def read_squad(path: Path, task: TaskConfig) -> Iterator[Record]:
     """Yields the questions of a SQuAD JSON file (v1.1, v2.0), in the hub's flat layout.
@@ -27,14 +29,12 @@ def read_squad(path: Path, task: TaskConfig) -> Iterator[Record]:
     except ValueError as error:
         raise DataError(path, f"is not JSON: {error}") from None
     try:
-        for article in data["data"]:
-            for paragraph in article["paragraphs"]:
-                for question in paragraph["qas"]:
-                    where = f"{path} question {question['id']}"
-                    answers = [] if question.get("is_impossible") else question["answers"]
-                    yield Record(
-                        {**question, "context": paragraph["context"], "answers": answers}, where
-                    )
+        for at, article in enumerate(data["data"]):
+            for under, paragraph in enumerate(article["paragraphs"]):
+                for number, question in enumerate(paragraph["qas"]):
+                    place = f"data[{at}].paragraphs[{under}].qas[{number}]"
+                    where = f"{path} question {question.get('id', place)}"
+                    yield Record({**question, "context": paragraph["context"]}, where)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(path, f"is not SQuAD JSON: {error!r}; see docs/data.md") from None
 
@@ -55,6 +55,10 @@ class AnswerReader(Reader):
         """Returns the column given, or `answers`."""
         return "answers" if self.task.column is None else self.task.column
 
+    def is_labelled(self, record: Record) -> bool:
+        """Tells if it is known what answers the question, or that nothing does."""
+        return _is_impossible(record) or super().is_labelled(record)
+
     def example(self, record: Record) -> AnswerExample:
         """Returns the question, with every answer checked to stand where it is said to."""
         context = record.get(self.task.texts[0] if self.task.texts else "context")
@@ -63,8 +67,7 @@ class AnswerReader(Reader):
             raise DataError(record.where, "question and context must be texts")
         if not question.strip():
             raise DataError(record.where, "the question is empty")
-        impossible = record.values.get("is_impossible")
-        answers = [] if impossible else record.get(self.column(record))
+        answers = [] if _is_impossible(record) else record.get(self.column(record))
         texts, starts = _texts_and_starts(answers, record.where)
         for text, start in zip(texts, starts, strict=True):
             found = context[start : start + len(text)]
@@ -73,6 +76,20 @@ class AnswerReader(Reader):
                 raise DataError(record.where, f"{reason}; count characters, from 0")
         name = str(record.values.get("id", record.where))
         return AnswerExample(name, question.strip(), context, texts, starts, record.where)
+
+
+def _is_impossible(record: Record) -> bool:
+    """Tells if the question is marked as one that the context does not answer.
+
+    Tools that write tables make numbers, texts or NaN of the truth values.
+    """
+    value = record.values.get("is_impossible")
+    if value is None or value != value:  # NaN  # noqa: PLR0124
+        return False
+    known = _TRUTH.get(str(value).strip().lower()) if isinstance(value, str | int | float) else None
+    if known is None:
+        raise DataError(record.where, f"is_impossible is {value!r}; give true, false or null")
+    return known
 
 
 def _texts_and_starts(answers: Any, where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:

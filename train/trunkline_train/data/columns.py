@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from trunkline.errors import DataError
 from trunkline_train.config import Column, TaskConfig
@@ -11,7 +13,12 @@ from trunkline_train.data.files import read_lines
 from trunkline_train.data.records import Record, numbered
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+_ANNOTATED = ("lemma", "upos", "xpos", "head", "deprel", "deps")  # where `_` says: not annotated
+_UNSPECIFIED = "_"
 _DOCUMENT = "-DOCSTART-"
+_BLANKS = re.compile(r"[ \t]+")  # others, such as the non-breaking one, may stand in a token
+_COMMENT = re.compile(r"#(begin|end) document\b|# \S+ = ")
+_IOB = re.compile(r"O|[A-Z]-.+")
 
 Line = tuple[int, list[str]]  # number, fields
 
@@ -20,60 +27,131 @@ def read_columns(path: Path, task: TaskConfig) -> Iterator[Record]:
     """Yields the sentences of a CoNLL column file, their columns by number.
 
     One token a line, columns apart by blanks or tabs, sentences by empty lines; `-DOCSTART-` lines
-    are skipped.
+    and comments are skipped.
 
     Raises:
         DataError: A line has another number of columns than the first; names it.
     """
-    width = 0
-    for sentence in _sentences(path):
-        tokens = [(number, fields) for number, fields in sentence if fields[0] != _DOCUMENT]
+    lines = list(read_lines(path))
+    shape = _shape(lines)
+    if shape.width == 1:
+        raise DataError(path, "has one column; words and labels need two", shape.first)
+    for sentence in _sentences(lines):
+        tokens = list(_tokens(sentence, shape))
         for number, fields in tokens:
-            width = width or len(fields)
-            if len(fields) != width:
-                reason = f"has {len(fields)} columns, the lines before have {width}"
-                raise DataError(path, reason, number)
-        if width == 1:
-            raise DataError(path, "has one column; words and labels need two", sentence[0][0])
+            if len(fields) != shape.width:
+                reason = f"has {len(fields)} columns, the lines before have {shape.width}"
+                hint = "; a comment begins with '# '" if fields[0].startswith("#") else ""
+                raise DataError(path, f"{reason}{hint}", number)
         if tokens:
             yield _record(path, tokens)
+
+
+class _Shape(NamedTuple):
+    """What the rows of a column file look like, judged by those that are surely no comments.
+
+    Attributes:
+        first: Number of the first.
+        width: Its number of columns.
+        tabs: Whether tabs are between them.
+        labels: What stands in the last column of all of them.
+    """
+
+    first: int
+    width: int
+    tabs: bool
+    labels: frozenset[str]
+
+
+def _shape(lines: Iterable[tuple[int, str]]) -> _Shape:
+    filled = [(number, line) for number, line in lines if _filled(line)]
+    rows = [(n, line) for n, line in filled if not line.startswith(("#", _DOCUMENT))] or filled
+    if not rows:
+        return _Shape(1, 0, False, frozenset())
+    first, line = rows[0]
+    labels = frozenset(_fields(row)[-1] for _, row in rows)
+    return _Shape(first, len(_fields(line)), "\t" in line, labels)
+
+
+def _tokens(sentence: Iterable[tuple[int, str]], shape: _Shape) -> Iterator[Line]:
+    """Yields the lines of a sentence that are tokens."""
+    begun = False
+    for number, line in sentence:
+        fields = _fields(line)
+        if fields[0] != _DOCUMENT and not _is_comment(line, fields, shape, begun):
+            begun = True
+            yield number, fields
+
+
+def _is_comment(line: str, fields: list[str], shape: _Shape, begun: bool) -> bool:
+    """Tells a comment from a token that begins with `#`.
+
+    `#` and a blank begin a comment, unless the line is a row like the others: `# SYM` may be one.
+    """
+    if _COMMENT.match(line):
+        return True
+    if fields[0] != "#":
+        return False
+    if len(fields) != shape.width or ("\t" in line) != shape.tabs:
+        return True
+    label = fields[-1]
+    known = label in shape.labels or label == "#" or _IOB.fullmatch(label) is not None
+    return not known and not begun
 
 
 def read_conllu(path: Path, task: TaskConfig) -> Iterator[Record]:
     """Yields the sentences of a CoNLL-U file, their columns by name and by number.
 
     Comments, ranges of multiword tokens and empty nodes are skipped: what is left are the
-    syntactic words.
+    syntactic words. A column in which a word has `_`, which says that it is not annotated, is null;
+    in `feats` and `misc` it says that there are none.
 
     Raises:
         DataError: A line does not have ten columns; names it.
     """
-    for sentence in _sentences(path, comment="#"):
+    for lines in _sentences(read_lines(path)):
+        sentence = [(number, _fields(line)) for number, line in lines if not line.startswith("#")]
         for number, fields in sentence:
             if len(fields) != len(CONLLU):
                 reason = f"has {len(fields)} columns, CoNLL-U has {len(CONLLU)}, apart by tabs"
                 raise DataError(path, reason, number)
         words = [(number, fields) for number, fields in sentence if fields[0].isdecimal()]
         if words:
-            record = _record(path, words)
-            named: dict[Column, list[str]] = {
-                name: record.values[at] for at, name in enumerate(CONLLU)
-            }
-            yield Record(named | dict(record.values), record.where, record.lines)
+            yield _annotated(_record(path, words))
 
 
-def _sentences(path: Path, comment: str | None = None) -> Iterator[list[Line]]:
+def _annotated(record: Record) -> Record:
+    """Returns a sentence of CoNLL-U with its columns by name too, null where not annotated."""
+    values = dict(record.values)
+    for at, name in enumerate(CONLLU):
+        forms, given = record.values[CONLLU.index("form")], record.values[at]
+        blank = any(one == _UNSPECIFIED != form for one, form in zip(given, forms, strict=True))
+        if name in _ANNOTATED and blank:
+            values[at] = values[at - len(CONLLU)] = None
+    named: dict[Column, list[str]] = {name: values[at] for at, name in enumerate(CONLLU)}
+    return Record(named | values, record.where, record.lines)
+
+
+def _sentences(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
     """Yields runs of lines between empty ones."""
-    sentence: list[Line] = []
-    for number, line in read_lines(path):
-        if not line.strip():
-            if sentence:
-                yield sentence
-            sentence = []
-        elif comment is None or not line.startswith(comment):
-            sentence.append((number, line.split("\t") if "\t" in line else line.split()))
+    sentence: list[tuple[int, str]] = []
+    for number, line in lines:
+        if _filled(line):
+            sentence.append((number, line))
+            continue
+        if sentence:
+            yield sentence
+        sentence = []
     if sentence:
         yield sentence
+
+
+def _filled(line: str) -> bool:
+    return bool(line.strip(" \t"))
+
+
+def _fields(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else _BLANKS.split(line.strip(" "))
 
 
 def _record(path: Path, tokens: list[Line]) -> Record:

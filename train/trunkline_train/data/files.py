@@ -48,7 +48,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         DataError: The file is missing or truncated, also where that shows inside the block.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
             yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"is not a whole gzip file ({error}); fetch it again") from None

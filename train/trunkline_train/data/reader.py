@@ -35,6 +35,14 @@ class Reader(ABC):
     def column(self, record: Record) -> Column:
         """Returns the column of the labels; a record without a value there is not labelled."""
 
+    def is_labelled(self, record: Record) -> bool:
+        """Tells if a record has a value where the task's labels are.
+
+        Raises:
+            DataError: It says something about that which is not understood; names the place.
+        """
+        return record.values.get(self.column(record)) is not None
+
     @abstractmethod
     def example(self, record: Record) -> Example | None:
         """Returns the example of a labelled record; None if there is no text in it.

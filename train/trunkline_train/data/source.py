@@ -96,7 +96,7 @@ def _examples(source: str, task: TaskConfig) -> list[Any]:
     examples = []
     unlabelled: Record | None = None
     for record in _records(source, reader):
-        if record.values.get(reader.column(record)) is None:
+        if not reader.is_labelled(record):
             unlabelled = record
             continue
         example = reader.example(record)
@@ -108,6 +108,8 @@ def _examples(source: str, task: TaskConfig) -> list[Any]:
     if unlabelled is None:
         raise DataError(source, "holds no examples")
     column = reader.column(unlabelled)
+    if column in unlabelled.values:
+        raise DataError(source, f"no row has a value in the column {column!r}; set column")
     reason = f"no row has the column {column!r}; there are {unlabelled.known()}"
     raise DataError(source, f"{reason}; set column")
 
@@ -126,8 +128,8 @@ def _records(source: str, reader: Reader) -> Iterator[Record]:
     end = suffix(source)
     read = reader.formats.get(end if end in _SUFFIXES else OTHER)
     if read is None:
-        known = ", ".join(sorted(reader.formats))
-        reason = f"{reader.task.kind} is read from {known} (also .gz) and {HUB}NAME"
+        named = ", ".join(sorted(known for known in reader.formats if known != OTHER))
+        reason = f"{reader.task.kind} is read from {named} (also .gz) and {HUB}NAME"
         raise DataError(source, f"{reason}, not from {end or 'a file without a suffix'}")
     return read(Path(source), reader.task)
 
