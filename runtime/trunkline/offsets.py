@@ -28,12 +28,24 @@ class OffsetMap:
     """
 
     def __init__(self, text: str, unit: OffsetUnit) -> None:
+        self._end = len(text)
         same = unit is OffsetUnit.CODE_POINT or text.isascii()
         self._positions = None if same else _positions(text, unit)
 
     def __call__(self, offset: int) -> int:
         """Returns the code-point `offset` in the wanted unit."""
         return offset if self._positions is None else int(self._positions[offset])
+
+    def back(self, offset: int) -> int | None:
+        """Returns the code point that stands at `offset` in the wanted unit.
+
+        None if that is out of the text, or inside a character.
+        """
+        if self._positions is None:
+            return offset if 0 <= offset <= self._end else None
+        at = int(np.searchsorted(self._positions, offset))
+        found = at < len(self._positions) and self._positions[at] == offset
+        return at if found else None
 
 
 def _positions(text: str, unit: OffsetUnit) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trunkline.errors import ConfigError
 from trunkline.files import read_edited
@@ -57,6 +57,9 @@ class TaskConfig:
         text_pair: Column, key or feature of the second text; only with the option `pair`.
         labels: The label set, in order; empty infers it from the training data.
         label_names: What labels in the data stand for, e.g. `{"1" = "World"}`.
+        offsets: What the bounds of spans count: `code-point`, `utf16-unit` or `utf8-byte`; None for
+            what the format's own tool counts.
+        overlaps: What becomes of spans that overlap: `error`, or the `longest` stays.
         downsample: Share of the examples of every split that is kept, the same at each run.
         limit: Bounds on the number of examples.
         batch_size: Rows per batch.
@@ -74,6 +77,8 @@ class TaskConfig:
     text_pair: Column | None = None
     labels: tuple[str, ...] = ()
     label_names: dict[str, str] = field(default_factory=dict)
+    offsets: Literal["code-point", "utf16-unit", "utf8-byte"] | None = None
+    overlaps: Literal["error", "longest"] = "error"
     downsample: Share = 1.0
     limit: Limit = Limit()
     batch_size: Count = 16

@@ -109,13 +109,7 @@ class Scorer:
 
 def gold_entities(example: TokenExample) -> list[Entity]:
     """Returns the example's gold spans with character offsets."""
-    spans: list[Entity] = []
-    for (start, end), tag in zip(example.words, example.tags, strict=True):
-        if tag.startswith("B-"):
-            spans.append((start, end, tag[2:]))
-        elif tag.startswith("I-"):
-            spans[-1] = (spans[-1][0], end, tag[2:])
-    return spans
+    return [(mark.start, mark.end, mark.label) for mark in example.spans]
 
 
 def _score_tokens(

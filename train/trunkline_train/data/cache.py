@@ -22,7 +22,7 @@ from trunkline.files import replaced_file
 from trunkline.structure import plain
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.source import suffix
-from trunkline_train.data.tables import load_hub
+from trunkline_train.data.tables import load_disk, load_hub
 from trunkline_train.paths import HUB
 from trunkline_train.table import FeatureTable, parts
 
@@ -54,6 +54,7 @@ def fingerprint(task: TaskConfig, encoder: TextEncoder) -> str:
         "hold out": not task.sources("dev"),
         "task": [task.kind, task.column, task.texts, task.text_pair, plain(task.decode_options())],
         "labels": [task.labels, task.label_names],
+        "spans": [task.offsets, task.overlaps],
         "sample": [task.downsample, task.limit.train],
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
@@ -73,6 +74,8 @@ def _content(source: str) -> list[str]:
     """Returns what a source's examples follow from."""
     if source.startswith(HUB):
         return [source, load_hub(source)._fingerprint]
+    if Path(source).is_dir():
+        return [source, load_disk(source)._fingerprint]
     try:
         with Path(source).open("rb") as file:
             return [suffix(source), hashlib.file_digest(file, "sha256").hexdigest()]

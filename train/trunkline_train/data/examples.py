@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trunkline.formats.marked import Mark
+
 
 @dataclass(frozen=True)
 class TokenExample:
     """A text with a label on every word.
 
     Attributes:
-        text: The words joined by blanks.
+        text: The words joined by blanks, or a text with spans, as it is.
         words: (start, end) of each word in the text, end-exclusive.
         tags: One label per word; spans in IOB2.
         where: File and line, for errors.
+        split: Whether the data has words, or a tokenizer gave them; else they are ours, to score
+            spans of a text by: punctuation stands alone, and a span begins and ends a word.
     """
 
     text: str
     words: tuple[tuple[int, int], ...]
     tags: tuple[str, ...]
     where: str
+    split: bool = True
+
+    @property
+    def spans(self) -> list[Mark]:
+        """The spans that the tags are of, in the order of the text."""
+        spans: list[Mark] = []
+        for (start, end), tag in zip(self.words, self.tags, strict=True):
+            if tag.startswith("B-"):
+                spans.append(Mark(start, end, tag[2:]))
+            elif tag.startswith("I-"):
+                spans[-1] = spans[-1]._replace(end=end)
+        return spans
 
     @property
     def document(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from trunkline.tasks import TaskSpec
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.cache import Cached, fingerprint, read_cached, write_cached
 from trunkline_train.data.examples import Example
+from trunkline_train.data.fit import fit_spans
 from trunkline_train.data.reader import check_names
 from trunkline_train.data.source import read_dev, read_splits
 from trunkline_train.features import check_room, each_feature
 from trunkline_train.table import FeatureTable, tabled
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | N
     spec = _spec(name, task, splits.labels)
     check_room(splits.dev, encoder)
     if cached is None:
-        features = tabled(each_feature(spec, splits.train, encoder))
+        train, lines = fit_spans(splits.train, encoder, ", ".join(task.sources("train")))
+        for line in lines:
+            _log.warning(line)
+        features = tabled(each_feature(spec, train, encoder))
         cached = Cached(splits.labels, features)
         if file is not None:
             write_cached(file, cached)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trunkline.errors import ConfigError, DataError
+from trunkline.formats.notes import Notes
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.examples import Example
 from trunkline_train.data.records import Record
@@ -30,6 +31,16 @@ class Reader(ABC):
 
     def __init__(self, task: TaskConfig) -> None:
         self.task = task
+
+    def unpack(self, record: Record, notes: Notes) -> Iterable[Record]:
+        """Returns the records in one of a source: itself, unless its format nests or omits some.
+
+        What is left out is noted.
+
+        Raises:
+            DataError: It does not fit its format; names the place.
+        """
+        return (record,)
 
     @abstractmethod
     def column(self, record: Record) -> Column:

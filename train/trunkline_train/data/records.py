@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trunkline.errors import DataError
+from trunkline.formats.marked import Marked
 from trunkline_train.config import Column
 
 
@@ -19,11 +20,13 @@ class Record:
             the last; of a sentence, each value is the list of its tokens' values.
         where: File and line, or source and row, for errors.
         lines: Of a sentence in a file, the line of each token.
+        marked: Where labels are spans of a text: that text with them, which `values` then is not.
     """
 
     values: Mapping[Column, Any]
     where: str
     lines: tuple[int, ...] = ()
+    marked: Marked | None = None
 
     def get(self, column: Column) -> Any:
         """Returns a value that must be there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -9,12 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from trunkline.errors import DataError
+from trunkline.formats.notes import Notes
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.answers import AnswerReader
 from trunkline_train.data.examples import Example
 from trunkline_train.data.reader import OTHER, Reader, check_labels, label_set
 from trunkline_train.data.records import Record
-from trunkline_train.data.tables import read_hub
+from trunkline_train.data.tables import read_disk, read_hub
 from trunkline_train.data.texts import TextReader
 from trunkline_train.data.tokens import TokenReader
 from trunkline_train.paths import HUB
@@ -23,6 +25,8 @@ _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.05, 1000
 SAMPLE_SEED = 0  # never the training seed: runs with other seeds see the same data
 
 E = TypeVar("E", bound=Example)
+
+_log = logging.getLogger(__name__)
 
 READERS: dict[str, type[Reader]] = {
     "token-classification": TokenReader,
@@ -91,27 +95,41 @@ def _read(task: TaskConfig, split: str) -> list[Any]:
 
 
 def _examples(source: str, task: TaskConfig) -> list[Any]:
-    """Reads one source; records without a label for this task are left out."""
+    """Reads one source; what is left out, such as records without a label, is logged."""
     reader = READERS[task.kind](task)
+    notes = Notes(source)
     examples = []
-    unlabelled: Record | None = None
+    last: Record | None = None
     for record in _records(source, reader):
-        if not reader.is_labelled(record):
-            unlabelled = record
-            continue
-        example = reader.example(record)
-        if example is not None:
-            _check_unicode(example)
-            examples.append(example)
-    if examples:
-        return examples
-    if unlabelled is None:
-        raise DataError(source, "holds no examples")
-    column = reader.column(unlabelled)
-    if column in unlabelled.values:
-        raise DataError(source, f"no row has a value in the column {column!r}; set column")
-    reason = f"no row has the column {column!r}; there are {unlabelled.known()}"
-    raise DataError(source, f"{reason}; set column")
+        last = record
+        for one in reader.unpack(record, notes):
+            example = _labelled(one, reader, notes)
+            if example is not None:
+                _check_unicode(example)
+                examples.append(example)
+    notes.check()
+    if not examples:
+        raise DataError(source, _nothing(last, reader, notes))
+    for line in notes.lines():
+        _log.warning(line)
+    return examples
+
+
+def _labelled(record: Record, reader: Reader, notes: Notes) -> Example | None:
+    if reader.is_labelled(record):
+        return reader.example(record)
+    notes.add(f"rows left out, which have no {reader.column(record)!r}", record.where)
+    return None
+
+
+def _nothing(last: Record | None, reader: Reader, notes: Notes) -> str:
+    """Returns why a source holds no examples."""
+    if last is None or reader.is_labelled(last):
+        return "; ".join(["holds no examples", *notes.reasons()])
+    column = reader.column(last)
+    if column in last.values:
+        return f"no row has a value in the column {column!r}; set column"
+    return f"no row has the column {column!r}; there are {last.known()}; set column"
 
 
 def _check_unicode(example: Example) -> None:
@@ -125,6 +143,8 @@ def _check_unicode(example: Example) -> None:
 def _records(source: str, reader: Reader) -> Iterator[Record]:
     if source.startswith(HUB):
         return read_hub(source)
+    if Path(source).is_dir():
+        return read_disk(source)
     end = suffix(source)
     read = reader.formats.get(end if end in _SUFFIXES else OTHER)
     if read is None:

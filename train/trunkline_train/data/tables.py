@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import DataError
+from trunkline.formats.rows import as_row
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.files import opened, read_lines
 from trunkline_train.data.records import Record, numbered
@@ -35,9 +36,10 @@ def read_jsonl(path: Path, task: TaskConfig) -> Iterator[Record]:
             values = json.loads(line)
         except ValueError as error:
             raise DataError(path, f"is not JSON: {error}", number) from None
-        if not isinstance(values, dict):
+        row = as_row(values)
+        if row is None:
             raise DataError(path, "is not a JSON object", number)
-        yield Record(values, f"{path}:{number}")
+        yield Record(row, f"{path}:{number}")
 
 
 def read_csv(path: Path, task: TaskConfig) -> Iterator[Record]:
@@ -142,6 +144,40 @@ def read_hub(source: str) -> Iterator[Record]:
     """
     rows = load_hub(source)
     yield from _records(rows.iter(_BATCH), source, _class_names(rows.features))
+
+
+def read_disk(folder: str) -> Iterator[Record]:
+    """Yields the rows of a data set in the folder that `Dataset.save_to_disk` wrote.
+
+    Raises:
+        DataError: It is no such folder, or holds several splits.
+    """
+    rows = load_disk(folder)
+    yield from _records(rows.iter(_BATCH), folder, _class_names(rows.features))
+
+
+@lru_cache(maxsize=8)
+def load_disk(folder: str) -> Any:
+    """Returns the `datasets.Dataset` of a folder that it was saved to.
+
+    Raises:
+        DataError: It is no such folder, or holds several splits.
+    """
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(folder)
+    except Exception as error:  # anything from OSError to ArrowInvalid
+        reason = f"is a folder, but none that Dataset.save_to_disk wrote ({_first_line(error)})"
+        raise DataError(folder, f"{reason}; for a folder of files, give {HUB}{folder}") from None
+    if isinstance(found, datasets.DatasetDict):
+        splits = ", ".join(str(Path(folder) / name) for name in found)
+        raise DataError(folder, f"holds several splits; name one: {splits}")
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @lru_cache(maxsize=8)  # each load asks the hub whether the data set changed

@@ -8,27 +8,41 @@ from typing import ClassVar
 
 from trunkline.decode.spans import OUTSIDE
 from trunkline.errors import DataError
-from trunkline.scoring.entities import to_iob2
+from trunkline.formats.marked import Marked
+from trunkline.formats.notes import Notes
+from trunkline.formats.rows import Reading, holds_text, read_row
+from trunkline.formats.schemes import PREFIXES, as_iob2
+from trunkline.formats.words import iob2_tags, plain_words
+from trunkline.offsets import OffsetUnit
 from trunkline.tasks import TokenOptions
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.columns import read_columns, read_conllu
+from trunkline_train.data.documents import read_docbin, read_json
 from trunkline_train.data.examples import TokenExample, token_example
 from trunkline_train.data.reader import OTHER, Format, Reader
 from trunkline_train.data.records import Record
 from trunkline_train.data.tables import read_jsonl, read_parquet
 
-_TAG = re.compile(r"O|[BI]-.+")
-# Where words and labels stand in tables, in CoNLL-U and in CoNLL columns.
-_LAYOUTS: tuple[tuple[Column, Column], ...] = (("tokens", "ner_tags"), ("form", "upos"), (0, -1))
+_TAG = re.compile(rf"O|[{PREFIXES}]-.+")
+_SPANS = "spans"
+# Where words, or a text, and labels stand in tables, in CoNLL-U, in CoNLL columns, and with spans.
+_LAYOUTS: tuple[tuple[Column, Column], ...] = (
+    ("tokens", "ner_tags"),
+    ("form", "upos"),
+    (0, -1),
+    ("text", _SPANS),
+)
 
 
 class TokenReader(Reader):
-    """Reads lists of tokens and of labels; spans come out in IOB2."""
+    """Reads lists of tokens and of labels, or texts with spans; they come out in IOB2."""
 
     formats: ClassVar[Mapping[str, Format]] = {
         ".conllu": read_conllu,
+        ".json": read_json,
         ".jsonl": read_jsonl,
         ".parquet": read_parquet,
+        ".spacy": read_docbin,
         ".tsv": read_columns,
         OTHER: read_columns,
     }
@@ -38,12 +52,39 @@ class TokenReader(Reader):
         self._spans = task.decode_options() == TokenOptions("spans")
         self._seen: dict[object, str] = {}  # values of the data to tags; there are few
 
+    def unpack(self, record: Record, notes: Notes) -> Iterable[Record]:
+        """Returns texts with spans as records that have them; lists of tokens as they are."""
+        if not self._holds_text(record):
+            return (record,)
+        marked = read_row(record.values, record.where, self._reading(), notes)  # type: ignore[arg-type]
+        return (
+            Record({"text": one.text, _SPANS: one.spans}, one.where, marked=one) for one in marked
+        )
+
+    def _holds_text(self, record: Record) -> bool:
+        values = record.values
+        words = values.get(self.task.texts[0] if self.task.texts else "tokens")
+        listed = isinstance(words, list) and words and not isinstance(words[0], dict)
+        return not listed and holds_text(values, self._text_key())
+
+    def _text_key(self) -> str | None:
+        return str(self.task.texts[0]) if self.task.texts else None
+
+    def _reading(self) -> Reading:
+        spans = None if self.task.column is None else str(self.task.column)
+        unit = None if self.task.offsets is None else OffsetUnit(self.task.offsets)
+        return Reading(self._text_key(), spans, unit, self.task.overlaps)
+
     def column(self, record: Record) -> Column:
         """Returns the column given, or the usual one of the layout."""
+        if record.marked is not None:
+            return _SPANS
         return _layout(record)[1] if self.task.column is None else self.task.column
 
     def example(self, record: Record) -> TokenExample | None:
-        """Returns the sentence, its words joined by blanks."""
+        """Returns the sentence, its words joined by blanks; or the text, as it is."""
+        if record.marked is not None:
+            return self._marked(record.marked)
         words = record.get(self.task.texts[0] if self.task.texts else _layout(record)[0])
         values = record.get(self.column(record))
         if not isinstance(words, list) or not isinstance(values, list):
@@ -51,23 +92,42 @@ class TokenReader(Reader):
         if len(words) != len(values):
             reason = f"has {len(words)} tokens but {len(values)} labels; they must match"
             raise DataError(record.where, reason)
-        for at, word in enumerate(words):
-            if not isinstance(word, str) or not word.strip():
-                raise DataError(record.place(at), f"token {word!r} has no visible text")
         tags = self._tags(values, record)
-        return token_example(words, tags, record.where) if words else None
+        kept = [at for at, word in enumerate(words) if self._is_visible(word, tags[at], record, at)]
+        visible = [words[at].strip() for at in kept]
+        return token_example(visible, [tags[at] for at in kept], record.where) if kept else None
+
+    def _is_visible(self, word: object, tag: str, record: Record, at: int) -> bool:
+        """Tells if a word has any text: some tokenizers make words of white space, which go."""
+        if not isinstance(word, str):
+            raise DataError(record.place(at), f"token {word!r} is not a text")
+        if not word.strip() and (not self._spans or tag.startswith("B-")):
+            raise DataError(record.place(at), f"token {word!r} has no visible text, but a label")
+        return bool(word.strip())
+
+    def _marked(self, marked: Marked) -> TokenExample | None:
+        """Returns a text with spans; the words are ours, to score by."""
+        if not self._spans:
+            reason = "has spans, and not a tag for every word; set options.aggregation to 'spans'"
+            raise DataError(marked.where, reason)
+        spans = [mark._replace(label=self.label(mark.label, marked.where)) for mark in marked.spans]
+        words = plain_words(marked.text, spans)
+        tags = iob2_tags(words, spans)
+        if not words:
+            return None
+        return TokenExample(marked.text, tuple(words), tuple(tags), marked.where, split=False)
 
     def _tags(self, values: list[object], record: Record) -> list[str]:
         for at, value in enumerate(values):
             if not isinstance(value, str) or value not in self._seen:
                 self._seen[str(value)] = self._tag(value, record, at)
         tags = [self._seen[str(value)] for value in values]
-        return to_iob2(tags) if self._spans else tags
+        return as_iob2(tags) if self._spans else tags
 
     def _tag(self, value: object, record: Record, at: int) -> str:
         tag = self.label(value, record.place(at))
         if self._spans and not _TAG.fullmatch(tag):
-            reason = f"label {tag!r} is not IOB (O, B-TYPE or I-TYPE)"
+            reason = f"label {tag!r} is not IOB (O, B-TYPE or I-TYPE), BILOU or BIOES"
             mend = "choose another column, or set options.aggregation to 'tags'"
             raise DataError(record.place(at), f"{reason}; {mend}")
         prefix, _, kind = tag.partition("-")

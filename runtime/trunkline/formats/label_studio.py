@@ -1,0 +1,136 @@
+"""Label Studio's tasks: which annotation counts, which regions, and where the text stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trunkline.errors import DataError
+from trunkline.formats.notes import Notes
+
+Values = Mapping[str, Any]
+
+
+def is_task(values: Values) -> bool:
+    """Tells if a row is a task as the format JSON exports it."""
+    kept = ("annotations", "completions", "predictions")
+    return isinstance(values.get("data"), Mapping) and any(key in values for key in kept)
+
+
+def is_minimal(values: Values) -> bool:
+    """Tells if a row is what JSON-MIN makes of a task; it leaves controls without a result out."""
+    return "annotation_id" in values and "annotator" in values
+
+
+def are_regions(value: Any) -> bool:
+    """Tells if a value of JSON-MIN is what was marked with a control of labels."""
+    return isinstance(value, list) and bool(value) and _is_region(value[0])
+
+
+def _is_region(value: Any) -> bool:
+    return isinstance(value, Mapping) and "start" in value and isinstance(value.get("labels"), list)
+
+
+def regions(task: Values, where: str, control: str | None, notes: Notes) -> list[Values] | None:
+    """Returns the regions marked in a task; None if no annotation counts.
+
+    Args:
+        task: As the format JSON exports it.
+        where: The place.
+        control: Name of the control tag that labels; None if there is one.
+        notes: Get what is left out.
+
+    Raises:
+        DataError: There are several controls, or what was marked is not plain text.
+    """
+    annotation = _chosen(task, where, control, notes)
+    return None if annotation is None else _marked(annotation, where, control)
+
+
+def choices(task: Values, where: str, control: str | None, notes: Notes) -> list[str] | None:
+    """Returns what was chosen for the whole text of a task; None if nothing was.
+
+    Raises:
+        DataError: There are several controls.
+    """
+    annotation = _chosen(task, where, control, notes)
+    if annotation is None:
+        return None
+    results = _of_control(annotation, "choices", where, control)
+    return [choice for one in results for choice in one["value"].get("choices", [])] or None
+
+
+def text_of(data: Values, where: str, key: str | None, pieces: Sequence[str] = ()) -> str:
+    """Returns the text of a task's data: under `key`, under `text`, or the only one there.
+
+    Of several, it is the only one that holds all of `pieces`.
+
+    Raises:
+        DataError: There is none, or several.
+    """
+    texts = {name: value for name, value in data.items() if isinstance(value, str)}
+    wanted = key or "text"
+    if wanted in texts:
+        return texts[wanted]
+    fitting = [one for one in texts.values() if pieces and all(part in one for part in pieces)]
+    found = list(texts.values()) if len(texts) == 1 else fitting
+    if key is not None or len(found) != 1:
+        named = ", ".join(data) or "nothing"
+        raise DataError(where, f"which key of data is the text? There are {named}; set text")
+    return found[0]
+
+
+def _chosen(task: Values, where: str, control: str | None, notes: Notes) -> Values | None:
+    """Returns the annotation that counts: the ground truth, else the latest."""
+    given = task.get("annotations", task.get("completions")) or []
+    live = []
+    for one in given:
+        if one.get("was_cancelled") or one.get("skipped"):
+            notes.add("annotations skipped, which the annotator cancelled", where)
+        else:
+            live.append(one)
+    if not live:
+        if not given:
+            notes.add("texts skipped, which have no annotation", where)
+        return None
+    truths = [one for one in live if one.get("ground_truth")]
+    latest: Values = max(
+        truths or live, key=lambda one: str(one.get("updated_at", one.get("created_at")))
+    )
+    if len(live) > 1 and any(_said(one) != _said(latest) for one in live):
+        kept = "the ground truth" if truths else "the latest"
+        notes.add(f"texts whose annotators differ, where {kept} counts", where)
+    return latest
+
+
+def _changed(annotation: Values) -> str:
+    return str(annotation.get("updated_at", annotation.get("created_at", "")))
+
+
+def _said(annotation: Values) -> set[str]:
+    """Returns what an annotator said, to compare."""
+    return {
+        repr((one.get("from_name"), sorted(one["value"].items(), key=str)))
+        for one in annotation.get("result") or []
+        if isinstance(one.get("value"), Mapping)
+    }
+
+
+def _marked(annotation: Values, where: str, control: str | None) -> list[Values]:
+    kinds = {one.get("type") for one in annotation.get("result") or []}
+    if "hypertextlabels" in kinds or "paragraphlabels" in kinds:
+        reason = "marks HTML or a dialogue, where offsets are not into the text"
+        raise DataError(where, f"{reason}; only tasks of the tag Text are read")
+    return [one["value"] for one in _of_control(annotation, "labels", where, control)]
+
+
+def _of_control(
+    annotation: Values, kind: str, where: str, control: str | None
+) -> list[Mapping[str, Any]]:
+    """Returns the results of a kind, from one control."""
+    results = [one for one in annotation.get("result") or [] if one.get("type") == kind]
+    names = list(dict.fromkeys(str(one.get("from_name")) for one in results))
+    if control is None and len(names) > 1:
+        reason = f"was annotated with several controls: {', '.join(names)}"
+        raise DataError(where, f"{reason}; choose one: column = {names[0]!r}")
+    return [one for one in results if control in (None, one.get("from_name"))]
