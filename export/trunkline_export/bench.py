@@ -13,6 +13,7 @@ from trunkline.device import CPU
 from trunkline.encode import Row
 from trunkline.errors import RuntimeFault
 from trunkline.kinds import Output, all_outputs
+from trunkline.options import count
 from trunkline.runner import Runner, open_runner
 from trunkline_export.speed import (
     MOST_STOLEN,
@@ -42,13 +43,13 @@ def bench_graph(argv: Sequence[str]) -> int:
         "trunkline bench graph", description="Measure the graphs of a bundle, without a server."
     )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--rounds", type=int, default=5, help="all take turns (default: 5)")
-    parser.add_argument("--threads", type=int, help="default: the CPUs")
+    parser.add_argument("--rounds", type=count, default=5, help="all take turns (default: 5)")
+    parser.add_argument("--threads", type=count, help="default: the CPUs")
     given = parser.parse_args(argv)
     bundle, threads = open_bundle(given.bundle), given.threads or available_cpus()
     batches = mixed_rows(bundle.manifest.encoder)
     works = matrix_peak(threads) | graph_works(bundle, batches, threads)
-    times = in_turn(works, max(given.rounds, 1))
+    times = in_turn(works, given.rounds)
     if not all(times.seconds.values()):
         stolen = f"more than {MOST_STOLEN:.0%} of the CPU time was stolen in every round"
         raise RuntimeFault(f"{stolen}; try again later")

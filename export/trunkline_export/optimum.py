@@ -1,7 +1,7 @@
 """Optimum's exporter over our checkpoints, and its runtime over our bundles.
 
 optimum-onnx takes no transformers 5: this is for an environment of its own, with
-`pip install 'trunkline[optimum]'` (docs/adr/0007-no-optimum.md).
+`pip install '.[optimum]'` (docs/adr/0007-no-optimum.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import onnx
 from torch.jit import TracerWarning
 
 from trunkline.bundle import TOKENIZER, Bundle, Graph, open_bundle
-from trunkline.errors import BundleError, CheckpointError, MissingExtra
+from trunkline.errors import BundleError, CheckpointError
+from trunkline.extras import explained
 from trunkline.files import replaced_folder
 from trunkline.kinds import task_outputs
 from trunkline.structure import plain
@@ -28,8 +29,8 @@ try:
     from optimum.exporters.onnx.config import TextEncoderOnnxConfig
     from optimum.onnxruntime import ORTModelForCustomTasks
     from optimum.utils import NormalizedTextConfig
-except ModuleNotFoundError:
-    raise MissingExtra("optimum-onnx", "optimum") from None
+except ModuleNotFoundError as error:
+    raise explained(error, "optimum") from None
 
 FILE = "model.onnx"  # the name that ORTModel looks for
 _Axes = dict[str, dict[int, str]]

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 import onnxruntime
 
 from trunkline.bundle import Bundle, Graph, open_bundle, seal, written_bundle
-from trunkline.errors import BundleError, MissingExtra, TrunklineError
+from trunkline.errors import BundleError, TrunklineError
+from trunkline.extras import explained
 from trunkline_export.card import model_card
 
 OPERATORS = "required_operators.config"
@@ -102,7 +103,7 @@ def _operators(model: Path) -> _Operators:
         # Here, since it sets up logging for the whole process.
         from onnxruntime.tools.ort_format_model import OrtFormatModelProcessor
     except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "onnxruntime.tools", "export") from None
+        raise explained(error, "export") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file to be closed
         OrtFormatModelProcessor(str(model), found, None).process()

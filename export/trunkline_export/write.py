@@ -12,10 +12,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-import onnx
 import onnxruntime
-import torch
-import transformers
 
 import trunkline
 from trunkline.annotations import DocumentResult
@@ -36,9 +33,18 @@ from trunkline.cuda import find_gpu
 from trunkline.device import ON_CPU, Devices, parse_devices
 from trunkline.encode import Row
 from trunkline.errors import ConfigError, DeviceError, RuntimeFault
+from trunkline.extras import explained
 from trunkline.golden import write_golden
 from trunkline.kinds import find_kind
 from trunkline.pipeline import Document, Pipeline, Question
+
+try:
+    import onnx
+    import torch
+    import transformers
+except ModuleNotFoundError as error:
+    raise explained(error, "export") from None
+
 from trunkline_export.card import model_card
 from trunkline_export.channels import Sizes, channel_sizes
 from trunkline_export.gates import Reference, Sample, dev_samples, measure, references

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trunkline.terminal import printable
+
 _DIGITS = 4  # of a printed probability
+_KEPT = "\n\t"  # of control characters, where a person reads
 _SHOWN = 0.005  # a label that would be shown as (0.00) says nothing to a person
 
 
@@ -28,7 +31,7 @@ class Span:
 
     def __str__(self) -> str:
         """Returns label, piece and score, for a person."""
-        return f"{self.label:<8} {self.text}  ({self.score:.2f})"
+        return printable(f"{self.label:<8} {self.text}  ({self.score:.2f})", _KEPT)
 
     def to_dict(self) -> dict[str, object]:
         """Returns the JSON form."""
@@ -50,7 +53,7 @@ class Label:
 
     def __str__(self) -> str:
         """Returns label and score, for a person."""
-        return f"{self.label}  ({self.score:.2f})"
+        return printable(f"{self.label}  ({self.score:.2f})", _KEPT)
 
     def to_dict(self) -> dict[str, object]:
         """Returns the JSON form."""
@@ -72,7 +75,7 @@ class Answer:
 
     def __str__(self) -> str:
         """Returns answer and score, for a person."""
-        return f"{self.text}  ({self.score:.2f})"
+        return printable(f"{self.text}  ({self.score:.2f})", _KEPT)
 
     def to_dict(self) -> dict[str, object]:
         """Returns the JSON form."""
@@ -136,7 +139,7 @@ class DocumentResult:
             lines += [f"    {answer}" for answer in question.answers]
             if not question.answers:
                 lines.append("    no answer")
-        return "\n".join(lines)
+        return printable("\n".join(lines), _KEPT)
 
     def to_dict(self) -> dict[str, object]:
         """Returns the JSON form, which `trunkline predict --json` prints."""

@@ -21,7 +21,10 @@ SCHEMA_VERSION = 3  # 2 had the second text of a pair in front of the first
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.jsonl"
+CHECKPOINT = "checkpoint.json"
+"""What a folder of training holds, which is no bundle."""
 _REBUILD = "export the bundle again"
+_NAMED = 5  # bundles in a message
 
 Layout = Literal["padded", "packed"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
@@ -218,6 +221,8 @@ def open_bundle(path: Path | str) -> Bundle:
     Raises:
         BundleError: Something is missing, altered or of another version; names the file.
     """
+    if not isinstance(path, str | Path) or not str(path):
+        raise BundleError("bundle", f"expected a folder, got {path!r}", "name the bundle's folder")
     folder = Path(path)
     return read_steadily(folder, lambda: _open(folder))
 
@@ -228,7 +233,7 @@ def _open(folder: Path) -> Bundle:
         reason = "is missing: a writer died while it was being replaced"
         raise BundleError(folder, reason, f"move the one before back: mv {left} {folder}")
     if not file.is_file():
-        raise BundleError(folder, f"is not a bundle: it has no {MANIFEST}", "check the path")
+        raise _no_bundle(folder)
     _check_inside(folder, file)
     manifest = _read_manifest(file)
     for name, digest in _hashes(manifest).items():
@@ -263,6 +268,20 @@ def seal(folder: Path, manifest: Manifest) -> None:
     sealed = replace(manifest, graphs=graphs, files=files)
     text = json.dumps(plain(sealed), ensure_ascii=False, indent=2)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _no_bundle(folder: Path) -> BundleError:
+    """Returns what to say of a path at which there is no bundle."""
+    if not folder.exists():
+        return BundleError(folder, "does not exist", "check the path")
+    if not folder.is_dir():
+        return BundleError(folder, "is a file; a bundle is a folder", "name the folder")
+    if any((folder / place / CHECKPOINT).is_file() for place in (".", "best")):
+        mend = f"export it first: trunkline export {folder} --out BUNDLE"
+        return BundleError(folder, "is a trained model, not yet a bundle", mend)
+    inside = sorted(file.parent.name for file in folder.glob(f"*/{MANIFEST}"))
+    mend = f"name a bundle in it: {', '.join(inside[:_NAMED])}" if inside else "check the path"
+    return BundleError(folder, f"is not a bundle: it has no {MANIFEST}", mend)
 
 
 def _read_manifest(file: Path) -> Manifest:

@@ -14,7 +14,7 @@ from trunkline.cpu import lacks_vnni
 from trunkline.cuda import Gpu, find_gpu
 from trunkline.cuda_runner import open_cuda_runner
 from trunkline.device import CPU, CUDA, ON_CPU, USUAL, CudaOptions, Devices
-from trunkline.errors import BundleError, DeviceError
+from trunkline.errors import BundleError, ConfigError, DeviceError
 from trunkline.kinds import all_outputs
 from trunkline.runner import ServingRunner, open_runner
 
@@ -35,6 +35,12 @@ class Where:
     threads: int | None = None
     devices: Devices = ON_CPU
     options: CudaOptions = USUAL
+
+    def __post_init__(self) -> None:
+        """Refuses threads that could not be, and options of another type."""
+        check_threads(self.threads)
+        if not isinstance(self.options, CudaOptions):
+            raise ConfigError(f"cuda: expected CudaOptions, got {self.options!r}")
 
     def device_of(self, graph: Graph) -> Devices:
         """Returns where a graph would run."""
@@ -68,6 +74,14 @@ class Where:
             for one in sorted(found, key=str)
             for index in one.indices
         ]
+
+
+def check_threads(threads: object) -> None:
+    """Raises ConfigError unless this is a number of threads, or None for the CPUs."""
+    if threads is None:
+        return
+    if type(threads) is not int or threads < 1:
+        raise ConfigError(f"threads: expected 1 or more, or None for the CPUs, got {threads!r}")
 
 
 def candidates(

@@ -6,22 +6,34 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TextIO, cast
 
 from trunkline import __version__
-from trunkline.errors import MissingExtra, TrunklineError, did_you_mean
+from trunkline.errors import TrunklineError, did_you_mean
+from trunkline.terminal import Lasting, discard, printable
 
 USAGE_ERROR = 2
 
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: where its function `(argv) -> exit status` lives, and what brings it."""
+    """A subcommand: where its function `(argv) -> exit status` lives, and what brings it.
+
+    Attributes:
+        function: `module:function`.
+        summary: What it does.
+        extra: Which it needs; empty for none.
+        shows: Whether it does nothing but print: it may end when its reader has gone. Any other
+            does all of its work, and its status says how that went.
+    """
 
     function: str
     summary: str
     extra: str = ""
+    shows: bool = False
 
 
 COMMANDS = {
@@ -30,15 +42,17 @@ COMMANDS = {
         "trunkline_train.commands:evaluate_model", "score a checkpoint or bundle", "train"
     ),
     "export": Command("trunkline_export.commands:export", "write a bundle", "export"),
-    "inspect": Command("trunkline.commands:inspect", "show what a bundle holds"),
+    "inspect": Command("trunkline.commands:inspect", "show what a bundle holds", shows=True),
     "verify": Command("trunkline.commands:verify", "check a bundle's hashes and answers"),
-    "predict": Command("trunkline.commands:predict", "analyse texts with a bundle"),
+    "predict": Command("trunkline.commands:predict", "analyse texts with a bundle", shows=True),
     "serve": Command("trunkline_serve.commands:serve", "serve bundles over gRPC", "serve"),
     "token": Command(
-        "trunkline_serve.security.commands:token", "make a token for callers of a server", "serve"
+        "trunkline_serve.security.commands:token", "make a token for callers of a server"
     ),
-    "health": Command("trunkline_serve.health:health", "ask a server if it serves", "serve"),
-    "top": Command("trunkline_serve.observe.top:top", "watch a server's metrics", "serve"),
+    "health": Command("trunkline_serve.health:health", "ask a server if it serves", "client"),
+    "top": Command(
+        "trunkline_serve.observe.top:top", "watch a server's metrics", "serve", shows=True
+    ),
     "bench": Command("trunkline_serve.commands:bench", "measure latency and throughput", "serve"),
     "bench graph": Command(
         "trunkline_export.bench:bench_graph", "measure a bundle's graphs alone", "export"
@@ -56,21 +70,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         _use_utf8()
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     try:
-        status = _run(name, rest)
-        sys.stdout.flush()
+        with _lasting_streams(argv is None and name in COMMANDS and not COMMANDS[name].shows):
+            status = _run(name, rest)
+            sys.stdout.flush()
         return status
     except TrunklineError as error:
-        print(f"trunkline {name}: {error}", file=sys.stderr)
+        _tell(name, error)
     except KeyboardInterrupt:
-        print(f"trunkline {name}: interrupted", file=sys.stderr)
+        _tell(name, "interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader, such as `head`, has gone; Python must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:  # e.g. no permission, disk full, a text where a path is meant
-        print(f"trunkline {name}: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and _may_end_early(name):
+            # The reader, such as `head`, has gone; Python must not complain when it flushes.
+            discard(sys.stdout)
+            return 0
+        _tell(name, error)
     return USAGE_ERROR
+
+
+def _may_end_early(name: str) -> bool:
+    return name not in COMMANDS or COMMANDS[name].shows
+
+
+def _tell(name: str, what: object) -> None:
+    """Says what went wrong, in one line: others' names and texts may stand in it."""
+    with suppress(BrokenPipeError):
+        print(f"trunkline {name}: {printable(str(what))}", file=sys.stderr)
+
+
+@contextmanager
+def _lasting_streams(wanted: bool) -> Iterator[None]:
+    """Has the block go on when whoever reads its output has gone."""
+    before = sys.stdout, sys.stderr
+    if wanted:
+        sys.stdout, sys.stderr = cast(TextIO, Lasting(before[0])), cast(TextIO, Lasting(before[1]))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def open_closed_streams() -> None:
@@ -109,11 +146,13 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         found = getattr(importlib.import_module(module), function)
         return int(found(arguments))
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if not command.extra or missing == "trunkline":
+    except ImportError as error:
+        from trunkline.extras import explained
+
+        told = explained(error, command.extra)
+        if told is error:
             raise
-        raise MissingExtra(missing, command.extra) from None
+        raise told from None
 
 
 def _help() -> str:

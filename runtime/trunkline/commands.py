@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,10 @@ from trunkline.errors import DeviceError, InvalidInput
 from trunkline.model import load, open_model
 from trunkline.options import add_graph_options, graph_options
 from trunkline.structure import plain
+from trunkline.terminal import json_line, printable
 
 _LINES_AT_ONCE = 64  # of standard input, analysed together
+_LONGEST_NAME = 4096  # of a file
 
 
 def inspect(argv: Sequence[str]) -> int:
@@ -27,9 +29,9 @@ def inspect(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     bundle = open_bundle(options.bundle)
     if options.json:
-        print(json.dumps(plain(bundle.manifest), ensure_ascii=False))
+        print(json_line(plain(bundle.manifest)))
     else:
-        print("\n".join(_describe(bundle)))
+        print("\n".join(map(printable, _describe(bundle))))
     return 0
 
 
@@ -45,7 +47,7 @@ def verify(argv: Sequence[str]) -> int:
     print(f"hashes: {len(bundle.manifest.graphs) + len(bundle.manifest.files)} files as exported")
     for graph in bundle.manifest.graphs:
         gates = "passed" if bundle.passed(graph) else "NOT passed"
-        print(f"{graph.name}: {_tested(bundle, graph)}, gates {gates}")
+        print(printable(f"{graph.name}: {_tested(bundle, graph)}, gates {gates}"))
     print(f"{bundle.path} is whole ({time.perf_counter() - begin:.1f} s)")
     return 0
 
@@ -63,7 +65,12 @@ def predict(argv: Sequence[str]) -> int:
     """Runs `trunkline predict`."""
     parser = argparse.ArgumentParser("trunkline predict", description="Analyse texts.")
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("text", nargs="?", default="-", help="a text, or - to read one per line")
+    parser.add_argument(
+        "text",
+        nargs="?",
+        default="-",
+        help="a text; - or nothing reads standard input, a text per line",
+    )
     parser.add_argument(
         "--text-pair", metavar="TEXT", help="the second text, for tasks that read a pair"
     )
@@ -72,33 +79,53 @@ def predict(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="JSON lines, also on a terminal")
     add_graph_options(parser)
     options = parser.parse_args(argv)
+    _check_text(options)
     model = load(options.bundle, **graph_options(options))
     as_json = options.json or not sys.stdout.isatty()
     for texts in _texts(options.text):
         results = model.analyze(texts, options.question, options.task, text_pair=options.text_pair)
         for result in results:
-            shown = json.dumps(result.to_dict(), ensure_ascii=False) if as_json else str(result)
-            print(shown, flush=True)
+            print(json_line(result.to_dict()) if as_json else str(result), flush=True)
     return 0
 
 
+def _check_text(options: argparse.Namespace) -> None:
+    """Refuses the name of a file where a text is meant: its name would be analysed."""
+    text = options.text
+    if text != "-" and len(text) < _LONGEST_NAME and os.path.isfile(text):
+        mend = f"trunkline predict {options.bundle} - < {text}"
+        raise InvalidInput("text", f"{text} is a file; to analyse its lines: {mend}")
+
+
 def _texts(argument: str) -> Iterator[list[str]]:
-    """Yields lists of texts: the argument, or the lines of standard input as they come."""
+    """Yields lists of texts: the argument, or the lines of standard input as they come.
+
+    Raises:
+        InvalidInput: A line is not UTF-8; what stands before it was yielded.
+    """
     if argument != "-":
         yield [argument]
         return
     at_once = 1 if sys.stdin.isatty() else _LINES_AT_ONCE
     lines: list[str] = []
-    try:
-        for line in sys.stdin:
-            lines.append(line.rstrip("\n"))
-            if len(lines) == at_once:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            lines.append(_line(line, number))
+        except UnicodeDecodeError:
+            if lines:
                 yield lines
-                lines = []
-    except UnicodeDecodeError:
-        raise InvalidInput("standard input", "is not UTF-8; convert it first") from None
+            field = f"standard input, line {number}"
+            raise InvalidInput(field, "is not UTF-8; convert it first") from None
+        if len(lines) == at_once:
+            yield lines
+            lines = []
     if lines:
         yield lines
+
+
+def _line(line: bytes, number: int) -> str:
+    """Returns a line without its end and, if it is the first, without a byte order mark."""
+    return line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
 
 
 def _describe(bundle: Bundle) -> list[str]:

@@ -43,6 +43,11 @@ class CudaOptions:
     graphs: bool = True
     memory: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses a bound that nothing fits into."""
+        if self.memory is not None and (type(self.memory) is not int or self.memory < 1):
+            raise ConfigError(f"cuda.memory: expected bytes, 1 or more, got {self.memory!r}")
+
 
 ON_CPU = Devices("cpu")
 USUAL = CudaOptions()
@@ -54,6 +59,8 @@ def parse_devices(text: str) -> Devices:
     Raises:
         ConfigError: It names none, one twice, or devices of several kinds.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"device: expected a string such as 'cpu' or 'cuda:0', got {text!r}")
     found = [_parse(part.strip()) for part in text.split(",")]
     kinds = {kind for kind, _ in found}
     if len(kinds) > 1:

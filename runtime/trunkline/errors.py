@@ -15,7 +15,7 @@ TrunklineError
 ├── Unauthenticated   the call lacks a token that the server knows
 ├── Forbidden         the caller may not do this
 ├── RemoteError       a server answered with an error that has no name here
-└── MissingExtra      the command needs packages of an extra that is not installed
+└── MissingExtra      packages of an extra are needed and not installed (an ImportError too)
 
 Each message is one line: what is wrong, where, and the mend.
 """
@@ -157,13 +157,18 @@ class RemoteError(TrunklineError):
     """A server answered with an error that has no name here."""
 
 
-class MissingExtra(TrunklineError):
-    """A command needs packages of an extra that is not installed."""
+class MissingExtra(TrunklineError, ImportError):
+    """Something needs packages of an extra that is not installed.
 
-    def __init__(self, module: str, extra: str) -> None:
-        super().__init__(
-            f"needs {module}, which is not installed: pip install 'trunkline[{extra}]'"
-        )
+    Attributes:
+        module: What could not be imported.
+        extra: The extra that brings it.
+    """
+
+    def __init__(self, module: str, extra: str, mend: str) -> None:
+        super().__init__(f"needs {module}, which is not installed: {mend}")
+        self.module = module
+        self.extra = extra
 
 
 def shortened(text: str) -> str:

@@ -89,7 +89,8 @@ class Model:
             A result for a text, a list of results in the same order for a list.
 
         Raises:
-            InvalidInput: A text or question cannot be read; the field names which.
+            InvalidInput: An argument is of another type, or a text or question cannot be read; the
+                field names which. A `Document` brings its own questions, tasks and second text.
             NotFound: A task is unknown.
         """
         alone = isinstance(text, str | Document)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import math
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
 def add_graph_options(parser: argparse.ArgumentParser) -> None:
@@ -32,3 +37,31 @@ def graph_options(given: argparse.Namespace) -> dict[str, Any]:
         "allow_ungated": given.allow_ungated,
         "device": given.device,
     }
+
+
+def count(text: str) -> int:
+    """Reads a number of things, at least one; for `type` of an argument."""
+    return _number(text, int, "a whole number, 1 or more", 1)
+
+
+def seconds(text: str) -> float:
+    """Reads a time above 0; for `type` of an argument."""
+    return _number(text, float, "seconds above 0", sys.float_info.min)
+
+
+def new_file(text: str) -> Path:
+    """Reads where a file will be written, which a folder cannot be; for `type` of an argument."""
+    path = Path(text)
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file in it")
+    return path
+
+
+def _number(text: str, kind: type[Number], what: str, least: Number) -> Number:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}") from None
+    if not least <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+    return value

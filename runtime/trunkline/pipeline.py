@@ -98,7 +98,7 @@ class Pipeline:
             NotFound: A task is unknown.
         """
         # Names first: a wrong one on a long text should cost nothing.
-        specs = self._text_tasks(document, f"{field}.text_pair")
+        specs = self._text_tasks(document, field)
         places = [f"{field}.questions[{at}]" for at in range(len(document.questions))]
         asking = [
             self._question_task(question, document.tasks, place)
@@ -153,7 +153,8 @@ class Pipeline:
         for name in document.tasks or ():
             if name not in self.tasks:
                 raise NotFound("task", name, self.tasks)
-        self._check_pair(document, field)
+        self._check_pair(document, f"{field}.text_pair")
+        self._check_asked(document, f"{field}.questions")
         wanted = self.tasks if document.tasks is None else dict.fromkeys(document.tasks)
         specs = (self.tasks[name] for name in wanted)
         alone = document.text_pair is None
@@ -167,6 +168,12 @@ class Pipeline:
         named = [name for name in document.tasks or () if name in pairs]
         if document.text_pair is None and named:
             raise InvalidInput(field, f"is missing; task {named[0]!r} reads a pair of texts")
+
+    def _check_asked(self, document: Document, field: str) -> None:
+        """Raises InvalidInput if a task is named that answers questions, and there is none."""
+        named = [name for name in document.tasks or () if find_kind(self.tasks[name].kind).asks]
+        if named and not document.questions:
+            raise InvalidInput(field, f"is empty; task {named[0]!r} answers questions, ask one")
 
     def _beside(self, document: Tokens, other: str, field: str, *, pair: bool = False) -> Encoded:
         """Returns the document's rows, each behind a question or before the text of a pair."""
@@ -190,8 +197,10 @@ class Pipeline:
             return asking[name]
         if names is not None:
             asking = {n: spec for n, spec in asking.items() if n in names} or asking
+        if not asking:
+            raise InvalidInput(place, "this model has no question-answering task; leave it out")
         if len(asking) != 1:
-            known = ", ".join(asking) or "none"
+            known = ", ".join(asking)
             raise InvalidInput(f"{place}.task", f"say which question task is meant; known: {known}")
         return next(iter(asking.values()))
 

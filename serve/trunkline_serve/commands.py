@@ -11,6 +11,7 @@ from trunkline.errors import ConfigError
 from trunkline_serve.bench.command import bench
 from trunkline_serve.host import run
 from trunkline_serve.observe.logs import set_up_logs
+from trunkline_serve.preflight import check_settings
 from trunkline_serve.settings import Settings
 from trunkline_serve.sources import add_settings, as_toml, read_sources
 
@@ -32,6 +33,7 @@ def serve(argv: Sequence[str]) -> int:
         print(as_toml(sourced))
         return 0
     _check_something_to_serve(given.bundles, sourced.settings)
+    check_settings(sourced.settings)
     set_up_logs(sourced.settings.log)
     run(given.bundles, sourced.settings)
     return 0

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import trunkline
 from trunkline import Document, DocumentResult, Question
-from trunkline.errors import MissingExtra, TrunklineError
+from trunkline.errors import TrunklineError
+from trunkline.extras import missing
 from trunkline.files import write_whole
 from trunkline_serve.client import Client
 from trunkline_serve.launch import serving
@@ -109,7 +110,7 @@ def _corpus() -> Path:
     """Returns the folder of the corpus, which ships with the training room."""
     found = importlib.util.find_spec("trunkline_train")
     if found is None or importlib.util.find_spec("torch") is None:
-        raise MissingExtra("torch", "train,export,serve")
+        raise missing("torch", "train,export,serve")
     return Path(str((found.submodule_search_locations or [""])[0])) / "demo"
 
 

@@ -6,6 +6,7 @@ hold its help text.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Literal, TypeVar
 
@@ -14,9 +15,14 @@ from trunkline.errors import ConfigError
 T = TypeVar("T")
 
 
-def _option(default: T, description: str, *, least: int = 1) -> T:
-    """Returns a field with a help text; a number must be at least `least`."""
-    chosen: T = field(default=default, metadata={"help": description, "least": least})
+_LAST_PORT = 65_535
+_MOST_BYTES = 2**31 - 1  # of a message, to gRPC
+
+
+def _option(default: T, description: str, *, least: int = 1, most: float = math.inf) -> T:
+    """Returns a field with a help text; a number must be from `least` to `most`, and finite."""
+    bounds = {"least": least, "most": most}
+    chosen: T = field(default=default, metadata={"help": description, **bounds})
     return chosen
 
 
@@ -25,7 +31,7 @@ class Listen:
     """Where the server listens, and in how many processes."""
 
     host: str = _option("127.0.0.1", "address to listen on")
-    port: int = _option(50051, "port to listen on; 0 takes a free one", least=0)
+    port: int = _option(50051, "port to listen on; 0 takes a free one", least=0, most=_LAST_PORT)
     fronts: int = _option(
         0, "processes for gRPC, tokenising and decoding; 0 does all in one process", least=0
     )
@@ -56,10 +62,12 @@ class Limits:
     max_text_bytes: int = _option(262_144, "longest text or question, in bytes of UTF-8")
     max_documents: int = _option(256, "most documents of one call")
     max_questions: int = _option(64, "most questions of one document")
-    max_message_bytes: int = _option(4 * 1024 * 1024, "largest request, in bytes")
+    max_message_bytes: int = _option(4 * 1024 * 1024, "largest request, in bytes", most=_MOST_BYTES)
     max_in_flight: int = _option(512, "most documents in the server")
     max_queue_tokens: int = _option(262_144, "most tokens waiting to be computed")
-    max_connection_calls: int = _option(1024, "most calls of one connection at a time")
+    max_connection_calls: int = _option(
+        1024, "most calls of one connection at a time", most=_MOST_BYTES
+    )
     max_stream_requests: int = _option(64, "most unanswered requests of one stream")
 
 
@@ -96,7 +104,9 @@ class Metrics:
     """Prometheus metrics over HTTP; none without a port."""
 
     host: str = _option("127.0.0.1", "address to serve metrics on")
-    port: int | None = _option(None, "port to serve metrics on; 0 takes a free one", least=0)
+    port: int | None = _option(
+        None, "port to serve metrics on; 0 takes a free one", least=0, most=_LAST_PORT
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ class Tracing:
     """OpenTelemetry traces; none without an endpoint."""
 
     endpoint: str | None = _option(None, "OTLP collector to send traces to, as host:port")
-    share: float = _option(1.0, "share of calls traced that come without a trace", least=0)
+    share: float = _option(1.0, "share of calls traced that come without a trace", least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -139,26 +149,33 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuses what could not work."""
-        _check_least(self, "")
+        _check_bounds(self, "")
         limits = self.limits
         if limits.max_documents > limits.max_in_flight:
             raise ConfigError(
                 f"limits.max_in_flight: {limits.max_in_flight} is less than max_documents, "
                 f"{limits.max_documents}; raise the one or lower the other"
             )
-        if self.tracing.share > 1:
-            raise ConfigError(f"tracing.share: {self.tracing.share} is more than 1, which is all")
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: a certificate and its key go together; give both")
         if self.tls.client_ca is not None and self.tls.certificate is None:
             raise ConfigError("tls.client_ca: needs tls.certificate and tls.key")
 
 
-def _check_least(section: object, prefix: str) -> None:
+def _check_bounds(section: object, prefix: str) -> None:
     for one in fields(section):  # type: ignore[arg-type]
         value, name = getattr(section, one.name), f"{prefix}{one.name}"
-        least = one.metadata.get("least")
-        if least is None:
-            _check_least(value, f"{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and not value >= least:
-            raise ConfigError(f"{name}: {value} is too small; give at least {least}")
+        if "least" not in one.metadata:
+            _check_bounds(value, f"{name}.")
+        elif value == "":
+            raise ConfigError(f"{name}: is empty; give a value, or leave it out")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            _check_number(name, value, one.metadata["least"], one.metadata["most"])
+
+
+def _check_number(name: str, value: float, least: int, most: float) -> None:
+    if not value >= least:
+        raise ConfigError(f"{name}: {value} is too small; give at least {least}")
+    if value > most or math.isinf(value):
+        bound = "" if math.isinf(most) else f"; give at most {most}"
+        raise ConfigError(f"{name}: {value} is too large{bound}")

@@ -24,6 +24,8 @@ from trunkline.structure import parse
 from trunkline_serve.settings import Settings
 
 PREFIX = "TRUNKLINE_"
+# Begins like a setting and is none: what clients on the same machine send (docs/clients.md).
+TOKEN = "TRUNKLINE_TOKEN"
 # Their fields are flags by their own names; those of other sections begin with the section's.
 _PLAIN_SECTIONS = ("", "listen", "compute", "limits")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -207,7 +209,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[Leaf, object]]:
     known = {leaf.variable: leaf for leaf in leaves()}
     for name, text in environ.items():
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or name == TOKEN:
             continue
         if name not in known:
             raise ConfigError(f"{name}: no such setting{_nearest(name, known)}; unset it")

@@ -188,7 +188,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "no model to score": (
         ["evaluate", "nowhere", "--config", "{config}"],
-        "nowhere: is not a checkpoint",
+        "nowhere: does not exist",
     ),
     "another kind to score": (
         [
@@ -197,10 +197,13 @@ BAD: dict[str, tuple[list[str], str]] = {
         ],
         "has no token-classification task 'ner'",
     ),
-    "no checkpoint": (["export", "nowhere", "--out", "new"], "nowhere: is not a checkpoint"),
-    "no bundle": (["predict", "nowhere", "a"], "nowhere: is not a bundle"),
-    "no bundle to serve": (["serve", "nowhere"], "nowhere: is not a bundle"),
-    "a checkpoint for a bundle": (["verify", "{run}/best"], "is not a bundle"),
+    "no checkpoint": (["export", "nowhere", "--out", "new"], "nowhere: does not exist"),
+    "no bundle": (["predict", "nowhere", "a"], "nowhere: does not exist"),
+    "no bundle to serve": (["serve", "nowhere"], "nowhere: does not exist"),
+    "a checkpoint for a bundle": (
+        ["verify", "{run}/best"],
+        "is a trained model, not yet a bundle; export it first",
+    ),
     "unknown command": (["pedict"], "no such command (did you mean 'predict'?)"),
     "unknown task": (["predict", "{bundle}", "a", "--task", "nor"], "(did you mean 'ner'?)"),
     "unknown graph": (

@@ -299,6 +299,6 @@ def test_what_is_no_bundle_is_never_replaced(trained: Path, tmp_path: Path) -> N
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not a checkpoint"):
+    with pytest.raises(CheckpointError, match="does not exist; check the path"):
         export_bundle(tmp_path / "nowhere", tmp_path / "out", QUICK, quiet)
     assert not (tmp_path / "out").exists()

@@ -129,7 +129,7 @@ def test_command_writes_the_same(quantised: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bundle", "wanted", "out", "message"),
     [
-        ("nowhere", "packed-int8", "new", "nowhere: is not a bundle"),
+        ("nowhere", "packed-int8", "new", "nowhere: does not exist"),
         ("whole", "packed-int4", "new", "has no graph 'packed-int4'; choose one of: padded-fp32"),
         ("short", "padded-fp32", "new", "fp32.weights: is missing; copy the whole bundle again"),
         ("whole", "packed-int8", "whole", "is the bundle that is read; choose another folder"),

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,15 +44,14 @@ LOCALE = pytest.mark.parametrize(
 
 
 @LOCALE
-def test_input_that_is_not_utf_8_is_refused_in_one_line(
+def test_a_line_that_is_not_utf_8_is_named_and_those_before_it_are_answered(
     bundle: Path, locale: dict[str, str]
 ) -> None:
-    given = "Ada lives in Zürich\n".encode("latin-1")
-    assert run("predict", bundle, given=given, **locale) == (
-        2,
-        "",
-        "trunkline predict: standard input: is not UTF-8; convert it first\n",
-    )
+    given = b"Ada\nBern\n" + "Ada lives in Zürich\n".encode("latin-1") + b"Rome\n"
+    status, out, errors = run("predict", bundle, given=given, **locale)
+    assert status == 2
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["Ada", "Bern"]
+    assert errors == ("trunkline predict: standard input, line 3: is not UTF-8; convert it first\n")
 
 
 @LOCALE
@@ -183,12 +184,83 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(
         'name = "x"\nencoder = "x"\n'
         '[tasks.ner]\nkind = "token-classification"\ntrain = "ner.train"\ndev = "ner.train"\n'
     )
-    assert without([module], command, tmp_path / "config.toml") == (
-        2,
-        "",
-        f"trunkline {command}: needs {module}, which is not installed: "
-        f"pip install 'trunkline[{extra}]'\n",
+    status, out, errors = without([module], command, tmp_path / "config.toml")
+    assert (status, out) == (2, "")
+    told = rf"trunkline {command}: needs {module}, which is not installed: pip install .*"
+    assert re.fullmatch(rf"{told}\[{extra}\]'\n", errors)
+
+
+@pytest.mark.parametrize(
+    ("script", "extra"),
+    [
+        ("from trunkline_serve.client import Client", "client"),
+        ("import trunkline_train; trunkline_train.load('.')", "train"),
+        ("import trunkline_export.write", "(train|export)"),
+    ],
+)
+def test_python_names_a_missing_extra_too(script: str, extra: str) -> None:
+    # Whoever makes it optional catches ImportError.
+    lines = (
+        "import sys; sys.modules.update(dict.fromkeys(['grpc', 'torch', 'onnx']))",
+        f"try: {script}",
+        "except ImportError as error: print(type(error).__name__, error)",
     )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    told = rf"MissingExtra needs \w+, which is not installed: pip install .*\[{extra}\]'\n"
+    assert re.fullmatch(told, done.stdout)
+
+
+def test_a_fault_of_an_import_is_not_taken_for_a_missing_extra(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import a_module_that_nobody_has\n")
+    environment = {**PLAIN, "PYTHONPATH": str(tmp_path)}
+    command = [*TRUNKLINE, "export", "run", "--out", "bundle"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "No module named 'a_module_that_nobody_has'" in done.stderr
+    assert "pip install" not in done.stderr
+
+
+def test_health_needs_the_extra_of_the_clients_alone_and_tokens_none() -> None:
+    others = ["grpc_reflection", "msgpack", "prometheus_client", "uvloop", "torch"]
+    status, out, errors = without(others, "health", "127.0.0.1:1")
+    assert (status, errors) == (1, "")
+    assert out.startswith(("UNAVAILABLE", "DEADLINE_EXCEEDED"))
+    assert without(["grpc", "google", *others], "token", "ci")[0] == 0
+    status, _, errors = without(["grpc"], "health", "127.0.0.1:1")
+    assert status == 2
+    assert errors.rstrip().endswith("[client]'")
+
+
+def ended(command: str, *, input_: bytes = b"") -> tuple[int, str]:
+    """Runs a shell line; returns its status and errors."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        input=input_,
+        capture_output=True,
+        env=PLAIN,
+        check=False,
+    )
+    return done.returncode, done.stderr.decode()
+
+
+def test_a_check_is_made_to_its_end_whoever_reads_on(bundle: Path, tmp_path: Path) -> None:
+    line = f"{sys.executable} -m trunkline verify {{}} | true"
+    assert ended(line.format(bundle)) == (0, "")
+    broken = shutil.copytree(bundle, tmp_path / "broken")
+    golden = broken / "golden.jsonl"
+    golden.write_text(golden.read_text().replace("PER", "LOC"))
+    status, errors = ended(line.format(broken))
+    assert status == 2
+    assert "differs from the hash" in errors
+
+
+def test_health_says_how_it_is_by_its_status_whoever_reads_on() -> None:
+    line = f"{sys.executable} -m trunkline health 127.0.0.1:1 --timeout 1 | true"
+    assert ended(line)[0] == 1
 
 
 def test_the_base_commands_need_no_extra(bundle: Path) -> None:

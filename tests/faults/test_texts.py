@@ -81,11 +81,24 @@ def test_a_right_to_left_answer_is_cut_by_code_points(
         assert answer["text"] == text[answer["start"] : answer["end"]] != ""
 
 
+def stdin(data: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+
+
+def test_a_byte_order_mark_and_carriage_returns_are_no_text(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin("\ufeffAda\r\nBern\r\n".encode()))
+    assert main(["predict", str(bundle), "--task", "ner"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["Ada", "Bern"]
+
+
 def test_each_line_of_standard_input_is_a_text(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["Ada lives in Rome", "", "a\0b", "😀"] * 40
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(texts)))
+    monkeypatch.setattr(sys, "stdin", stdin("\n".join(texts).encode()))
     assert main(["predict", str(bundle), "--task", "ner"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["text"] for line in lines] == texts
@@ -94,7 +107,7 @@ def test_each_line_of_standard_input_is_a_text(
 def test_no_input_gives_no_output(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", stdin(b""))
     assert main(["predict", str(bundle)]) == 0
     assert capsys.readouterr() == ("", "")
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import trunkline
 from tests.runtime.samples import texts
 from tests.tiny import POISON, TASKS
+from tests.unfit import UNFIT
 from trunkline import (
     Answer,
     Document,
@@ -78,8 +79,7 @@ def test_a_document_brings_its_own_questions_and_tasks(model: Model) -> None:
     result = model.analyze(document)
     assert list(result.tasks) == ["pos"]
     assert [asked.question for asked in result.questions] == QUESTIONS[:1]
-    mixed = model.analyze((document, TEXT), QUESTIONS[1:], ["ner"])
-    assert mixed == [result, model.analyze(TEXT, QUESTIONS[1:], ["ner"])]
+    assert model.analyze((document, TEXT)) == [result, model.analyze(TEXT)]
 
 
 @given(st.lists(texts, max_size=5))
@@ -103,8 +103,7 @@ def test_all_tasks_are_run_unless_some_are_named(model: Model) -> None:
     assert list(model.analyze(TEXT).tasks) == ["ner", "pos", "topic", "mood"]
     assert list(model.analyze(TEXT, tasks=["pos"]).tasks) == ["pos"]
     assert list(model.analyze(TEXT, tasks=["pos", "ner", "pos"]).tasks) == ["pos", "ner"]
-    assert dict(model.analyze(TEXT, tasks=["qa"]).tasks) == {}
-    assert dict(model.analyze(TEXT, tasks=[]).tasks) == {}
+    assert dict(model.analyze(TEXT, QUESTIONS, ["qa"]).tasks) == {}
     paired = model.analyze(TEXT, text_pair=PAIR)
     assert list(paired.tasks) == ["ner", "pos", "topic", "mood", "match"]
     assert list(model.analyze(TEXT, tasks=["match", "pos"], text_pair=PAIR).tasks) == [
@@ -158,7 +157,7 @@ def test_second_texts_are_given_for_all_or_one_by_one(model: Model) -> None:
     assert model.analyze([TEXT, TEXT], text_pair=PAIR) == [first, first]
     assert model.analyze([TEXT, TEXT], text_pair=[PAIR, "Rome"]) == [first, second]
     own = Document(TEXT, text_pair="Rome")
-    assert model.analyze((TEXT, own), text_pair=PAIR) == [first, second]
+    assert model.analyze((Document(TEXT, text_pair=PAIR), own)) == [first, second]
     for pairs in ([], [PAIR], [PAIR] * 3):
         with pytest.raises(InvalidInput, match=rf"^text_pair: holds {len(pairs)}; give one, or"):
             model.analyze([TEXT, TEXT], text_pair=pairs)
@@ -234,9 +233,9 @@ def test_of_two_question_tasks_one_must_be_named(model: Model) -> None:
 
 def test_a_model_without_question_tasks_refuses_questions(model: Model) -> None:
     pipeline = Pipeline(TASKS[:2], model.pipeline.encoder, model.pipeline.runner)
-    with pytest.raises(InvalidInput, match="known: none") as caught:
+    with pytest.raises(InvalidInput, match="has no question-answering task; leave it") as caught:
         chosen(pipeline, Question("Where?"))
-    assert caught.value.field == "document.questions[0].task"
+    assert caught.value.field == "document.questions[0]"
     with pytest.raises(NotFound, match="unknown question task 'qa'"):
         chosen(pipeline, Question("Where?", "qa"))
 
@@ -269,10 +268,22 @@ def test_errors_name_the_field(model: Model, given_: list[str | Document], field
     assert str(caught.value) == f"{field}: {caught.value.reason}"
 
 
-@pytest.mark.parametrize("field", ["questions", "tasks"])
-def test_a_string_is_refused_where_a_list_is_meant(model: Model, field: str) -> None:
-    with pytest.raises(InvalidInput, match=f"{field}: give a list"):
-        model.analyze(TEXT, **{field: "ner"})  # type: ignore[arg-type]
+@pytest.mark.parametrize(("text", "options", "message"), UNFIT)
+def test_what_is_not_understood_is_refused(
+    model: Model, text: object, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        model.analyze(text, **options)  # type: ignore[call-overload]
+    assert str(caught.value).startswith(message)
+
+
+def test_a_task_that_answers_is_not_named_without_a_question(model: Model) -> None:
+    with pytest.raises(InvalidInput, match=r"questions: is empty; task 'qa' answers questions"):
+        model.analyze(TEXT, tasks=["ner", "qa"])
+
+
+def test_any_iterable_of_texts_will_do(model: Model) -> None:
+    assert model.analyze(iter([TEXT, ""])) == model.analyze([TEXT, ""])  # type: ignore[call-overload]
 
 
 def test_nan_is_a_fault_that_names_the_task(model: Model) -> None:

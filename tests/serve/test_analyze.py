@@ -7,7 +7,9 @@ import grpc
 import pytest
 
 from tests.serve.hosting import PATIENCE, Loop, wait_for, watched
+from tests.unfit import UNFIT
 from trunkline import Document, Model, Question
+from trunkline.errors import InvalidInput
 from trunkline.kinds import KINDS
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
@@ -41,15 +43,14 @@ UNITS = {
 def documents(count: int) -> list[Document]:
     """Returns a fixed mix of texts, tasks and questions."""
     random_ = random.Random(3)
-    return [
-        Document(
-            f"{random_.choice(TEXTS)} {at}",
-            tuple(Question(one) for one in random_.sample(QUESTIONS, random_.randint(0, 2))),
-            random_.choice([None, ("ner",), ("pos", "topic"), ("qa",), ("mood",)]),
-            random_.choice([None, "Rome", TEXTS[1]]),
-        )
-        for at in range(count)
-    ]
+    found = []
+    for at in range(count):
+        asked = tuple(Question(one) for one in random_.sample(QUESTIONS, random_.randint(0, 2)))
+        answered = [("qa",)] if asked else []
+        tasks = random_.choice([None, ("ner",), ("pos", "topic"), ("mood",), *answered])
+        pair = random_.choice([None, "Rome", TEXTS[1]])
+        found.append(Document(f"{random_.choice(TEXTS)} {at}", asked, tasks, pair))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,15 @@ def test_a_list_gives_what_the_model_gives(client: Client, model: Model) -> None
     wanted = model.analyze(TEXTS, tasks=["match", "mood"], text_pair=pairs)
     assert client.analyze(TEXTS, tasks=["match", "mood"], text_pair=pairs) == wanted
     assert client.analyze([]) == []
+
+
+@pytest.mark.parametrize(("text", "options", "message"), UNFIT)
+def test_what_is_not_understood_is_refused_as_the_model_does(
+    client: Client, text: object, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        client.analyze(text, **options)  # type: ignore[call-overload]
+    assert str(caught.value).startswith(message)
 
 
 def test_order_of_tasks_is_kept(client: Client) -> None:

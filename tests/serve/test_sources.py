@@ -151,6 +151,30 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_settings(parsed("--config", tmp_path / "none.toml"), {})
 
 
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--port=99999", "listen.port: 99999 is too large; give at most 65535 (from --port)"),
+        ("--port=-1", "listen.port: -1 is too small; give at least 0"),
+        ("--metrics-port=65536", "metrics.port: 65536 is too large; give at most 65535"),
+        ("--max-message-bytes=2147483648", "limits.max_message_bytes: 2147483648 is too large"),
+        ("--drain-seconds=inf", "drain_seconds: inf is too large (from --drain-seconds)"),
+        ("--drain-seconds=nan", "drain_seconds: nan is too small"),
+        ("--tracing-share=2", "tracing.share: 2.0 is too large; give at most 1"),
+        ("--host=", "listen.host: is empty; give a value, or leave it out"),
+        ("--auth-tokens=", "auth.tokens: is empty"),
+    ],
+)
+def test_what_could_not_be_is_refused(flag: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings(parsed(flag), {})
+    assert str(caught.value).startswith(told)
+
+
+def test_the_token_of_clients_is_no_setting() -> None:
+    assert read_settings(parsed(), {"TRUNKLINE_TOKEN": "secret"}) == Settings()
+
+
 def test_a_value_out_of_range_is_told_with_its_origin(file: Path) -> None:
     file.write_text("[limits]\nmax_documents = 0\n")
     with pytest.raises(ConfigError, match=r"^limits\.max_documents: .*\(from file .*server\.toml"):
@@ -188,7 +212,8 @@ def values_of(leaf: Leaf) -> st.SearchStrategy[object]:
         return st.sampled_from([0.0, 0.25, 1.0])
     counts = st.integers(256, 512) if leaf.name == "max_in_flight" else st.integers(1, 256)
     # Python 3.11 loses a value that is `--`.
-    texts = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: text != "--")
+    texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+    texts = texts.filter(lambda text: text != "--")
     kinds: dict[type, st.SearchStrategy[object]] = {
         int: counts,
         float: st.floats(0.001, 1e9),

@@ -152,8 +152,11 @@ def test_altered_description_is_one_clear_error(
 
 
 def test_what_is_no_checkpoint_says_so(tmp_path: Path) -> None:
-    assert "is not a checkpoint: it has no checkpoint.json" in refusal(tmp_path)
-    assert "is not a checkpoint" in refusal(tmp_path / "nowhere")
+    told = "is neither a run nor a checkpoint: it has no checkpoint.json; check the path"
+    assert told in refusal(tmp_path)
+    assert "does not exist; check the path" in refusal(tmp_path / "nowhere")
+    (tmp_path / "manifest.json").write_text("{}")
+    assert "is a bundle; give the run or checkpoint it was made from" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

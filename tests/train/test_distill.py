@@ -189,5 +189,5 @@ def test_rows_longer_than_the_teacher_reads_are_refused(folder: str) -> None:
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is not a checkpoint"):
+    with pytest.raises(CheckpointError, match="does not exist; check the path"):
         taught(NER, str(tmp_path / "none"))

@@ -114,4 +114,4 @@ def test_what_is_no_model_is_said(
     corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(tmp_path), "--config", str(corpus.config)]) == 2
-    assert "is not a checkpoint" in capsys.readouterr().err
+    assert "is neither a run nor a checkpoint" in capsys.readouterr().err

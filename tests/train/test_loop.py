@@ -219,7 +219,7 @@ def test_a_log_that_is_being_written_does_not_hold_up_a_model(
 
 
 def test_nothing_to_resume_is_one_line(config: Config, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="last: is not a checkpoint"):
+    with pytest.raises(CheckpointError, match="nowhere: holds no run to go on with"):
         train(config, tmp_path / "nowhere", resume=True)
 
 

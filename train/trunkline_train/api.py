@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import ConfigError, did_you_mean
+from trunkline.extras import explained
 from trunkline.model import Model
 from trunkline.pipeline import Pipeline
 from trunkline_train.config import Config, parse_config
@@ -151,7 +152,10 @@ def train(
     """
     config = configure(tasks, name=Path(out).name, encoder=encoder, settings=settings)
     # torch takes seconds to load: a wrong setting is told before.
-    from trunkline_train.loop import train as run
+    try:
+        from trunkline_train.loop import train as run
+    except ModuleNotFoundError as error:
+        raise explained(error, "train") from None
 
     run(config, Path(out), resume=resume)
     return load(out)
@@ -163,7 +167,10 @@ def load(folder: str | Path) -> TrainedModel:
     Raises:
         CheckpointError: It is missing or broken.
     """
-    from trunkline_train.checkpoint import load_checkpoint
+    try:
+        from trunkline_train.checkpoint import load_checkpoint
+    except ModuleNotFoundError as error:
+        raise explained(error, "train") from None
 
     folder = Path(folder)
     loaded = load_checkpoint(folder)

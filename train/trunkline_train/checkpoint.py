@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trunkline.bundle import CHECKPOINT, MANIFEST
 from trunkline.encode import TextEncoder
 from trunkline.errors import CheckpointError
 from trunkline.files import left_aside, read_edited, read_steadily, replaced_folder
@@ -39,7 +40,7 @@ from trunkline_train.model.pretrained import encoder_from_config
 from trunkline_train.paths import is_place, without_folder
 from trunkline_train.torch_runner import TorchRunner
 
-_META, _WEIGHTS, _TOKENIZER = "checkpoint.json", "model.safetensors", "tokenizer.json"
+_META, _WEIGHTS, _TOKENIZER = CHECKPOINT, "model.safetensors", "tokenizer.json"
 _STATE, _STATE_META = "state.safetensors", "state.json"
 _MODEL = "model."  # prefix, in the state, of weights that the plain model has otherwise
 FORMAT = 3
@@ -147,6 +148,10 @@ def _load(folder: Path) -> Checkpoint:
     if left := left_aside(folder):
         reason = "is missing: a writer died while it was being replaced"
         raise CheckpointError(folder, f"{reason}; move the one before back: mv {left} {folder}")
+    if not folder.exists():
+        raise CheckpointError(folder, "does not exist; check the path")
+    if (folder / MANIFEST).exists():
+        raise CheckpointError(folder, "is a bundle; give the run or checkpoint it was made from")
     meta = _read_json(folder / _META)
     if meta.get("format") not in (FORMAT, _PAIRS_REVERSED):
         raise CheckpointError(folder / _META, f"has format {meta.get('format')!r}, not {FORMAT}")
@@ -285,7 +290,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(read_edited(file))
     except OSError:
-        raise CheckpointError(file.parent, f"is not a checkpoint: it has no {file.name}") from None
+        reason = f"is neither a run nor a checkpoint: it has no {file.name}; check the path"
+        raise CheckpointError(file.parent, reason) from None
     except ValueError as error:
         raise CheckpointError(file, f"is broken: {error}") from None
     if not isinstance(data, dict):

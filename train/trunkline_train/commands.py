@@ -11,11 +11,13 @@ from typing import Any
 
 from trunkline.bundle import MANIFEST, open_bundle
 from trunkline.errors import ConfigError, NotFound
+from trunkline.extras import missing
 from trunkline.files import write_whole
 from trunkline.model import open_model
 from trunkline.options import add_graph_options, graph_options
 from trunkline.pipeline import Pipeline
 from trunkline.tasks import TaskSpec
+from trunkline.terminal import printable
 from trunkline_train.config import Config, load_config
 from trunkline_train.data.source import load_test
 from trunkline_train.evaluate import predict, records, score
@@ -31,7 +33,7 @@ def train(argv: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     options = parser.parse_args(argv)
     if find_spec("torch") is None:  # said before any complaint about the configuration
-        raise ModuleNotFoundError("torch", name="torch")
+        raise missing("torch", "train")
     config = load_config(options.config, options.set)
     # torch takes seconds to load: a wrong configuration is told before.
     from trunkline_train.loop import train as run
@@ -55,7 +57,7 @@ def evaluate_model(argv: Sequence[str]) -> int:
         examples = load_test(config.tasks[spec.name], options.split)
         results = predict(spec, pipeline, examples)
         scores[spec.name] = score(spec, examples, results)
-        print("\n".join(_table(spec.name, scores[spec.name])), flush=True)
+        print(printable("\n".join(_table(spec.name, scores[spec.name])), "\n"), flush=True)
         if options.predictions:
             lines += records(spec, examples, results)
     if options.predictions:

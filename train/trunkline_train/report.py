@@ -26,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from trunkline.extras import install_command
 from trunkline.files import write_whole
 from trunkline_train.checkpoint import Progress
 from trunkline_train.events import Events, has_tensorboard
@@ -79,7 +80,7 @@ class Report:
             if has_tensorboard():
                 self._events = Events(self._out / EVENTS, self._done)
             else:
-                self.say("no TensorBoard files; they take pip install 'trunkline[tensorboard]'")
+                self.say(f"no TensorBoard files; they take {install_command('tensorboard')}")
         return self
 
     def __exit__(

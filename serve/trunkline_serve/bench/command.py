@@ -15,19 +15,26 @@ from typing import Any
 
 import trunkline
 from trunkline import Model
-from trunkline.errors import RuntimeFault
+from trunkline.errors import ConfigError, RuntimeFault
 from trunkline.files import write_whole
-from trunkline.options import add_graph_options, graph_options
+from trunkline.options import add_graph_options, count, graph_options, new_file, seconds
 from trunkline_serve.bench.load import Extent
 from trunkline_serve.bench.machine import commit, describe_machine, versions
 from trunkline_serve.bench.report import figures, kept, table
 from trunkline_serve.bench.rounds import MOST_STOLEN, Plan, Round, measure
 from trunkline_serve.bench.texts import SHORT, load_texts
 from trunkline_serve.client import Client
+from trunkline_serve.client.flags import add_tls_flags, add_token_flags, client_options
+from trunkline_serve.client.options import Options
 from trunkline_serve.description import Description
 from trunkline_serve.launch import serving
 
 _ADDRESS = re.compile(r"(\S+):(\d+)")
+_OF_A_BUNDLE = ("threads", "graph", "allow_ungated", "device")
+_OF_A_SERVER = (
+    *("tls", "tls_ca", "tls_name", "tls_certificate", "tls_key"),
+    *("token_file", "insecure_token"),
+)
 _NOTE = (
     "Load generator, in-process calls and a server started from a bundle share one machine. "
     "Latencies are of calls with one document; `grpc N` has N callers, `short` is one sentence, "
@@ -43,16 +50,19 @@ def bench(argv: Sequence[str]) -> int:
         RuntimeFault: No round was measured on an undisturbed machine.
     """
     given = _parser().parse_args(argv)
+    target = given.target
+    runs = _ADDRESS.fullmatch(target) is not None and not Path(target).is_dir()
+    _check(given, runs)
     with contextlib.ExitStack() as stack:
         model = None
-        address = given.target
-        if Path(address).is_dir() or not _ADDRESS.fullmatch(address):
-            model = trunkline.load(address, given.threads, **graph_options(given))
+        if not runs:
+            model = trunkline.load(target, given.threads, **graph_options(given))
             flags = _flags(given, model)
-            address = stack.enter_context(serving([Path(address)], *flags)).address
-        with Client(address) as client:
+            target = stack.enter_context(serving([Path(target)], *flags)).address
+        server = client_options(given, target, None if runs else {})
+        with _client(server) as client:
             description = client.describe()
-        plan = _plan(given, address, model, description)
+        plan = _plan(given, server, model, description)
         rounds = asyncio.run(measure(plan, _progress))
     return _report(given, plan, description, rounds)
 
@@ -62,21 +72,41 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("trunkline bench", description=about)
     parser.add_argument("target", metavar="BUNDLE|HOST:PORT")
     parser.add_argument("--concurrency", type=_numbers, default=[1, 4, 16], metavar="N,N,...")
-    parser.add_argument("--seconds", type=float, default=5.0, help="per concurrency (default: 5)")
-    parser.add_argument("--requests", type=int, help="per concurrency, instead of --seconds")
-    parser.add_argument("--rounds", type=int, default=5, help="all take turns (default: 5)")
-    parser.add_argument("--threads", type=int, help="of one run of the graph (default: the CPUs)")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--seconds", type=seconds, default=5.0, help="per concurrency (default: 5)")
+    extent.add_argument("--requests", type=count, help="per concurrency, at least one a round")
+    parser.add_argument("--rounds", type=count, default=5, help="all take turns (default: 5)")
+    parser.add_argument("--threads", type=count, help="of one run of the graph (default: the CPUs)")
     parser.add_argument("--texts", type=Path, help="one text per line, or .jsonl with questions")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures there too")
     add_graph_options(parser)
+    add_tls_flags(parser)
+    add_token_flags(parser)
     return parser
 
 
 def _numbers(text: str) -> list[int]:
-    numbers = [int(part) for part in text.split(",")]
-    if min(numbers) < 1:
-        raise ValueError("at least one caller")
-    return numbers
+    return [count(part) for part in text.split(",")]
+
+
+def _check(given: argparse.Namespace, runs: bool) -> None:
+    """Refuses what would have no effect on a server that runs already, or on one of ours."""
+    usual = _parser().parse_args([given.target])
+    for name in _OF_A_BUNDLE if runs else _OF_A_SERVER:
+        if getattr(given, name) != getattr(usual, name):
+            flag = f"--{name.replace('_', '-')}"
+            what = "a server that runs already" if runs else "a bundle, which is served here"
+            raise ConfigError(f"{flag}: has no effect on {what}; leave it out")
+    if given.requests is not None and given.requests < given.rounds:
+        raise ConfigError(f"--requests: {given.requests} is less than one for each of --rounds")
+    if not runs and not Path(given.target).exists():
+        raise ConfigError(f"{given.target}: is neither a bundle's folder nor HOST:PORT")
+
+
+def _client(server: Options) -> Client:
+    return Client(
+        server.target, tls=server.tls, token=server.token, insecure_token=server.insecure_token
+    )
 
 
 def _flags(given: argparse.Namespace, model: Model) -> list[object]:
@@ -86,13 +116,13 @@ def _flags(given: argparse.Namespace, model: Model) -> list[object]:
 
 
 def _plan(
-    given: argparse.Namespace, address: str, model: Model | None, description: Description
+    given: argparse.Namespace, server: Options, model: Model | None, description: Description
 ) -> Plan:
-    rounds = max(given.rounds, 1)
-    calls = None if given.requests is None else max(given.requests // rounds, 1)
+    rounds = given.rounds
+    calls = None if given.requests is None else given.requests // rounds
     ask = any(task.kind == "question-answering" for task in description.tasks)
     return Plan(
-        address=address,
+        server=server,
         model=model,
         documents=load_texts(given.texts, ask=ask),
         concurrency=given.concurrency,

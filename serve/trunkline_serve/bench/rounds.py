@@ -20,7 +20,7 @@ from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.bench.load import Call, Extent, Sample, drive, repeat
 from trunkline_serve.bench.texts import SHORT
-from trunkline_serve.client import OPTIONS
+from trunkline_serve.client.options import Options
 from trunkline_serve.rpc.requests import request_to_pb
 
 MOST_STOLEN = 0.1
@@ -32,7 +32,7 @@ class Plan:
     """What to measure.
 
     Attributes:
-        address: The server's `host:port`.
+        server: How the server is reached.
         model: The same model in this process, or None.
         documents: What to send, in turn.
         concurrency: Numbers of callers.
@@ -40,7 +40,7 @@ class Plan:
         rounds: Number of rounds.
     """
 
-    address: str
+    server: Options
     model: Model | None
     documents: Sequence[Document]
     concurrency: Sequence[int]
@@ -58,8 +58,8 @@ class Round:
 
 async def measure(plan: Plan, progress: Callable[[str], None]) -> list[Round]:
     """Warms everything up, then measures the rounds."""
-    async with grpc.aio.insecure_channel(plan.address, options=OPTIONS) as channel:
-        calls = _Calls(channel, plan.documents)
+    async with plan.server.channel(grpc.aio) as channel:
+        calls = _Calls(channel, plan.server.metadata, plan.documents)
         await _warm_up(plan, calls)
         rounds = []
         for number in range(1, plan.rounds + 1):
@@ -71,7 +71,13 @@ async def measure(plan: Plan, progress: Callable[[str], None]) -> list[Round]:
 class _Calls:
     """The calls to a server, built before the clock runs."""
 
-    def __init__(self, channel: grpc.aio.Channel, documents: Sequence[Document]) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        metadata: Sequence[tuple[str, str]],
+        documents: Sequence[Document],
+    ) -> None:
+        self._metadata = metadata
         self._analysis: Any = AnalysisServiceStub(channel)
         self._health: Any = health_pb2_grpc.HealthStub(channel)
         self.mixed = itertools.cycle([self._analyze(document) for document in documents])
@@ -82,7 +88,9 @@ class _Calls:
         request = request_to_pb([document], "", 0)
 
         async def call() -> int:
-            response: pb.AnalyzeResponse = await self._analysis.Analyze(request)
+            response: pb.AnalyzeResponse = await self._analysis.Analyze(
+                request, metadata=self._metadata
+            )
             return response.timing.tokens
 
         return call

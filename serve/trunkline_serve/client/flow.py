@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import count
 
 from trunkline import Document, DocumentResult
+from trunkline.documents import as_document
 from trunkline.errors import ConfigError, InvalidInput, TrunklineError, Unavailable
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.client.messages import Analysis, AnyDocument, Call, Outcome
@@ -40,7 +41,7 @@ class Flow:
 
     def request(self, text: AnyDocument) -> pb.AnalyzeStreamRequest:
         """Returns the request for a document."""
-        document = Document(text) if isinstance(text, str) else text
+        document = as_document(text)
         name = str(next(self._numbers))
         request = pb.AnalyzeStreamRequest(id=name)
         try:

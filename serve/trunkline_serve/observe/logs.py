@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from trunkline.terminal import printable
 from trunkline_serve import settings
 from trunkline_serve.observe.calls import current_request_id
 
@@ -89,9 +90,8 @@ class TextLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Adds the fields to the message."""
         told = {**_fields(record), **_request()}
-        return " ".join(
-            [super().formatMessage(record), *(f"{key}={_word(told[key])}" for key in told)]
-        )
+        words = [super().formatMessage(record), *(f"{key}={_word(told[key])}" for key in told)]
+        return printable(" ".join(words))  # callers' names may stand in it
 
 
 class JsonLines(logging.Formatter):

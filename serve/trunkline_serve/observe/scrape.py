@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trunkline.errors import Unavailable
 
 _PATIENCE = 5.0  # seconds
+_MEND = "give the HOST:PORT of `trunkline serve --metrics-port`"
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -97,16 +98,17 @@ def fetch(address: str) -> Scrape:
     Raises:
         Unavailable: Nothing answers there, or not with metrics of a Trunkline server.
     """
+    # The server's log names it as a URL.
+    address = address.removeprefix("http://").removesuffix("/metrics")
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=_PATIENCE) as reply:
             text = reply.read().decode()
         scrape = Scrape(text, monotonic())
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except http.client.HTTPException:
+        raise Unavailable(f"no metrics at {address}: what answers is not HTTP; {_MEND}") from None
+    except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise Unavailable(
-            f"no metrics at {address}: {reason}; give the address that `trunkline serve` "
-            "prints with --metrics-port"
-        ) from None
+        raise Unavailable(f"no metrics at {address}: {reason}; {_MEND}") from None
     if math.isnan(scrape.total("trunkline_build_info")):
         raise Unavailable(f"no metrics at {address}: what answers is not a Trunkline server")
     return scrape

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from trunkline.options import seconds
+from trunkline.terminal import printable
 from trunkline_serve.observe.scrape import Change, Scrape, fetch
 
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
@@ -37,7 +39,8 @@ def top(argv: Sequence[str]) -> int:
 def render(address: str, change: Change, now: Scrape) -> str:
     """Returns a view: what `change` counted, and the state at `now`."""
     parts = (_head(address, change, now), _latency(change), _batches(change), _tasks(change))
-    return "\n\n".join(part for part in (*parts, _failures(change)) if part)
+    view = "\n\n".join(part for part in (*parts, _failures(change)) if part)
+    return printable(view, "\n")  # names are the server's
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,17 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("address", metavar="HOST:PORT", help="where it serves metrics")
     parser.add_argument(
-        "--every", type=_seconds, default=1.0, metavar="SECONDS", help="time between views"
+        "--every", type=seconds, default=1.0, metavar="SECONDS", help="time between views"
     )
     parser.add_argument("--once", action="store_true", help="end after one view")
     return parser
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError(text)
-    return value
 
 
 def _views(address: str, every: float, once: bool) -> Iterator[str]:

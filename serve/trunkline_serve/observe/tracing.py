@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import trunkline
-from trunkline.errors import ConfigError, MissingExtra
+from trunkline.errors import ConfigError
+from trunkline.extras import explained, missing
 from trunkline_serve import settings
 from trunkline_serve.events import Timing
 
@@ -66,6 +68,17 @@ class Span:
         self._span.end()
 
 
+def check_installed() -> None:
+    """Raises MissingExtra unless OpenTelemetry is installed."""
+    for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc"):
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError:  # of a package around it
+            found = None
+        if found is None:
+            raise missing(module, "otel")
+
+
 class Traces:
     """Starts spans and sends them to a collector.
 
@@ -83,7 +96,7 @@ class Traces:
         try:
             processor = _processor(tracing.endpoint or "")
         except ModuleNotFoundError as error:
-            raise MissingExtra(error.name or "opentelemetry", "otel") from None
+            raise explained(error, "otel") from None
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased

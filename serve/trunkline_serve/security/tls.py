@@ -34,6 +34,11 @@ def server_credentials(tls: Tls) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(files.value, changed, tls.client_ca is not None)
 
 
+def check_files(tls: Tls) -> None:
+    """Raises ConfigError unless the files can be read and fit each other."""
+    _configuration(tls)
+
+
 def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
     """Reads and checks the files: gRPC itself would tell of bad ones only in its own log."""
     assert tls.certificate is not None

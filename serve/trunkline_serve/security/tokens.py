@@ -157,6 +157,19 @@ def read_tokens(path: str) -> tuple[Entry, ...]:
     Raises:
         ConfigError: It cannot be read, or something in it makes no sense.
     """
+    entries, readable = _read(path)
+    if readable:
+        _log.warning("%s: every user of this machine can read it; chmod 600 mends that", path)
+    return entries
+
+
+def check_tokens(path: str) -> None:
+    """Raises ConfigError unless a file of tokens can be used; tells nothing in the log."""
+    _read(path)
+
+
+def _read(path: str) -> tuple[tuple[Entry, ...], bool]:
+    """Returns the entries of a file, and whether everybody can read it."""
     try:
         with open(path, "rb") as file:
             readable = os.fstat(file.fileno()).st_mode & stat.S_IROTH
@@ -168,9 +181,7 @@ def read_tokens(path: str) -> tuple[Entry, ...]:
     except (ValueError, RecursionError) as error:
         mend = "`trunkline token NAME` prints an entry as it must be"
         raise ConfigError(f"auth.tokens: {path}: {error}; {mend}") from None
-    if readable:
-        _log.warning("%s: every user of this machine can read it; chmod 600 mends that", path)
-    return entries
+    return entries, bool(readable)
 
 
 def new_token() -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from trunkline.errors import ConfigError, MissingExtra, did_you_mean
+from trunkline.errors import ConfigError, did_you_mean
+from trunkline.extras import explained
 from trunkline_train.model.dropout import quicken_dropout
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.settings import ModelConfig
@@ -28,8 +29,8 @@ def add_lora(model: MultitaskModel, config: ModelConfig) -> None:
         return
     try:
         from peft import LoraConfig, inject_adapter_in_model
-    except ModuleNotFoundError:
-        raise MissingExtra("peft", "lora") from None
+    except ModuleNotFoundError as error:
+        raise explained(error, "lora") from None
     targets = _targets(model.encoder, config.lora_targets)
     model.encoder.requires_grad_(False)
     settings = LoraConfig(
