@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.serve.hosting import Loop
+from tests.serve.security.certificates import authority, signed
+from trunkline import Model
 from trunkline.cpu import CpuTimes, cpu_times
-from trunkline.errors import BundleError, DataError, RuntimeFault
+from trunkline.errors import BundleError, ConfigError, DataError, RuntimeFault, Unauthenticated
 from trunkline_serve.bench.load import Extent, Sample, drive
 from trunkline_serve.bench.machine import commit
 from trunkline_serve.bench.report import figures, kept, table
 from trunkline_serve.bench.rounds import Round
 from trunkline_serve.bench.texts import SHORT, load_texts
 from trunkline_serve.commands import bench
+from trunkline_serve.security.tokens import digest_of
 
 
 def test_a_bundle_is_measured(
@@ -58,6 +62,76 @@ def test_a_running_server_is_measured(address: str, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "grpc 2" in out
     assert "in process" not in out
+
+
+def test_a_private_server_is_measured_by_who_may_call(
+    host: Loop, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline_serve.bench.report.MOST_STOLEN", 1.0)
+    own = authority()
+    certificate, key = signed(own, "server").write(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(own.pem)
+    tokens, token = tmp_path / "tokens.toml", tmp_path / "token"
+    tokens.write_text(f'[[token]]\nname = "ci"\nsha256 = "{digest_of("secret")}"\n')
+    token.write_text("secret\n")
+    quick = ["--requests", "1", "--rounds", "1", "--concurrency", "1"]
+    safe = ["--tls-ca", str(tmp_path / "ca.pem")]
+    with host.serving([model], tokens=str(tokens), certificate=certificate, key=key) as hosted:
+        assert bench([hosted.address, *quick, *safe, "--token-file", str(token)]) == 0
+        with pytest.raises(Unauthenticated):
+            bench([hosted.address, *quick, *safe])
+        monkeypatch.setenv("TRUNKLINE_TOKEN", "secret")
+        assert bench([hosted.address, *quick, *safe]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["127.0.0.1:1", "--threads", "2"], "--threads: has no effect on a server that runs"),
+        (["127.0.0.1:1", "--graph", "packed-int8"], "--graph: has no effect"),
+        (["127.0.0.1:1", "--device", "cpu"], "--device: has no effect"),
+        ([".", "--tls"], "--tls: has no effect on a bundle"),
+        ([".", "--token-file", "t"], "--token-file: has no effect on a bundle"),
+        (["nowhere"], "nowhere: is neither a bundle's folder nor HOST:PORT"),
+        (["127.0.0.1:1", "--requests", "3"], "--requests: 3 is less than one for each of --rounds"),
+        (["127.0.0.1:1", "--token-file", "none"], "--token-file: cannot read none: No such file"),
+        (["10.0.0.1:1", "--token-file", __file__], "token: is empty, or holds a blank"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(arguments: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        bench(arguments)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_token_does_not_travel_in_the_open_unless_told(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    with pytest.raises(ConfigError, match="anybody on the way could read the token"):
+        bench(["192.0.2.1:1", "--token-file", str(token)])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rounds", "-3"],
+        ["--rounds", "0"],
+        ["--threads", "0"],
+        ["--seconds", "nan"],
+        ["--seconds", "0"],
+        ["--requests", "1.5"],
+        ["--concurrency", "4,0"],
+        ["--concurrency", ""],
+        ["--requests", "5", "--seconds", "2"],
+        ["--json", "."],
+    ],
+)
+def test_numbers_that_could_not_be_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench(["127.0.0.1:1", *arguments])
+    assert "invalid" not in capsys.readouterr().err  # argparse's own words, which say nothing
 
 
 def test_no_bundle_is_told(tmp_path: Path) -> None:

@@ -52,6 +52,24 @@ def test_a_port_that_does_not_answer_is_1_in_time(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("DEADLINE_EXCEEDED: ")
 
 
+def test_what_a_server_says_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Hostile(health_pb2_grpc.HealthServicer):
+        def Check(self, request: object, context: grpc.ServicerContext) -> None:
+            context.abort(grpc.StatusCode.INTERNAL, "\x1b[2Jowned\x07")
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    health_pb2_grpc.add_HealthServicer_to_server(Hostile(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert health([f"127.0.0.1:{port}"]) == 1
+    finally:
+        server.stop(0).wait()
+    assert capsys.readouterr().out == "INTERNAL: \\x1b[2Jowned\\x07\n"
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate that is its own authority, and its key."""

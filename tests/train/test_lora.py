@@ -1,6 +1,4 @@
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch

@@ -115,6 +115,22 @@ def test_nothing_happening_is_a_view_too(hosted: Hosted) -> None:
     assert "latency" not in view
 
 
+def test_names_of_a_server_do_not_steer_the_terminal(hosted: Hosted) -> None:
+    now = scraped(hosted)
+    view = render("\x1b[2Jthere\x9b", Change(now, now), now)
+    assert not set("\x1b\x9b") & set(view)
+    assert "\\x1b[2Jthere\\x9b" in view
+
+
+def test_the_port_of_grpc_is_told(hosted: Hosted) -> None:
+    with pytest.raises(Unavailable, match="what answers is not HTTP; give the HOST:PORT of"):
+        top([hosted.address, "--once"])
+
+
+def test_the_address_may_be_what_the_log_names(hosted: Hosted) -> None:
+    assert top([f"http://{hosted.host.metrics_address}/metrics", "--once", "--every", "0.1"]) == 0
+
+
 def test_where_nobody_listens_is_told() -> None:
     with pytest.raises(Unavailable, match=r"no metrics at 127\.0\.0\.1:1: .*Connection refused"):
         top(["127.0.0.1:1", "--once"])
