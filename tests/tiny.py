@@ -66,9 +66,9 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def build_tiny_bundle(folder: Path, name: str = "tiny", version: int = 1) -> Path:
-    """Writes the bundle to `folder` and returns it."""
+    """Writes the bundle to `folder`, over one that is there, and returns it."""
     encoder = TextEncoder(_tokenizer(), _MAX_LENGTH, _OVERLAP)
-    with written_bundle(folder) as aside:
+    with written_bundle(folder, overwrite=True) as aside:
         (aside / "graphs").mkdir()
         (aside / TOKENIZER).write_text(encoder.to_json(), encoding="utf-8")
         onnx.save(_graph(), aside / _FILE)

@@ -22,7 +22,7 @@ def reversioned(bundle: Path, target: Path, version: int) -> Path:
     """
     manifest = open_bundle(bundle).manifest
     goldens = {GOLDEN, *(graph.golden for graph in manifest.graphs)}
-    with written_bundle(target) as aside:
+    with written_bundle(target, overwrite=True) as aside:
         shutil.copytree(bundle, aside, copy_function=_link, dirs_exist_ok=True)
         for name in goldens & manifest.files.keys():
             _rewrite(aside / name, lambda line: _relabelled(line, version))

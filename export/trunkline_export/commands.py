@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trunkline.errors import did_you_mean
+from trunkline.options import count
 from trunkline_export.variants import PRECISIONS
 from trunkline_export.write import ExportOptions, export_bundle
 
@@ -21,7 +22,7 @@ def export(argv: Sequence[str]) -> int:
     parser.add_argument("checkpoint", type=Path, help="a checkpoint or a run's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--name", help="name of the model; default the configuration's")
-    parser.add_argument("--version", type=int, default=1, help="integer version, from 1")
+    parser.add_argument("--version", type=count, default=1, help="integer version, from 1")
     parser.add_argument(
         "--precision",
         type=_precisions,
@@ -40,11 +41,13 @@ def export(argv: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change the training configuration, e.g. tasks.ner.dev=new/place.conll for the gates",
+        help="change where dev data is, or how answers are decoded: tasks.ner.dev=new/place.conll,"
+        " tasks.qa.options.n_best=3",
     )
     parser.add_argument(
         "--no-gate", action="store_true", help="do not measure the tasks on their dev data"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the bundle at --out")
     given = parser.parse_args(argv)
     options = ExportOptions(
         given.name,
@@ -53,6 +56,7 @@ def export(argv: Sequence[str]) -> int:
         changes=tuple(given.set),
         gate=not given.no_gate,
         device=given.device,
+        overwrite=given.overwrite,
     )
     bundle = export_bundle(given.checkpoint, given.out, options)
     print(f"exported {bundle.manifest.name} version {bundle.manifest.version} to {bundle.path}")

@@ -26,7 +26,7 @@ _USAGE_ERROR = 2
 _Operators = dict[str, dict[int, set[str]]]  # by domain and opset
 
 
-def write_ort(bundle: Bundle, graph: Graph, out: Path) -> Bundle:
+def write_ort(bundle: Bundle, graph: Graph, out: Path, *, overwrite: bool = False) -> Bundle:
     """Writes a bundle whose one graph is `graph` in ORT format, weights inside.
 
     Beside the graph stands required_operators.config, which tells onnxruntime's
@@ -35,10 +35,11 @@ def write_ort(bundle: Bundle, graph: Graph, out: Path) -> Bundle:
     Args:
         bundle: Where the graph is from; its gates and golden texts go with it.
         graph: One of the bundle's.
-        out: The new bundle; an existing bundle is replaced, anything else is left alone.
+        out: The new bundle.
+        overwrite: Whether it may take the place of a bundle.
 
     Raises:
-        BundleError: Something else stands at `out`, or onnxruntime cannot convert the graph.
+        BundleError: Something stands at `out`, or onnxruntime cannot convert the graph.
         MissingExtra: The tools that list the operators are not installed.
     """
     if out.resolve() == bundle.path.resolve():
@@ -50,7 +51,7 @@ def write_ort(bundle: Bundle, graph: Graph, out: Path) -> Bundle:
         graph, file=file, weights="", operators={}, providers=("CPUExecutionProvider",)
     )
     manifest = replace(manifest, graphs=(changed,), gates=tuple(gates))
-    with written_bundle(out) as folder:
+    with written_bundle(out, overwrite=overwrite) as folder:
         _copy_others(bundle, graph, folder)
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         _convert(bundle.path / graph.file, folder / file)
@@ -119,12 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--graph", required=True, help="name or file, e.g. packed-int8")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
+    parser.add_argument("--overwrite", action="store_true", help="replace the bundle at --out")
     given = parser.parse_args(argv)
     try:
         bundle = open_bundle(given.bundle)
         # Gates go with the graph; whether they were passed is asked where it is loaded.
         graph = bundle.candidates(given.graph, allow_ungated=True)[0]
-        written = write_ort(bundle, graph, given.out)
+        written = write_ort(bundle, graph, given.out, overwrite=given.overwrite)
     except (TrunklineError, OSError) as error:
         print(f"trunkline_export.ort_format: {error}", file=sys.stderr)
         return _USAGE_ERROR

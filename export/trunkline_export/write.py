@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-import onnxruntime
-
-import trunkline
 from trunkline.annotations import DocumentResult
 from trunkline.bundle import (
     GOLDEN,
@@ -39,16 +34,17 @@ from trunkline.kinds import find_kind
 from trunkline.pipeline import Document, Pipeline, Question
 
 try:
-    import onnx
+    import onnx  # noqa: F401 (what the rest of this room needs)
     import torch
-    import transformers
 except ModuleNotFoundError as error:
     raise explained(error, "export") from None
 
 from trunkline_export.card import model_card
+from trunkline_export.changes import apply_changes
 from trunkline_export.channels import Sizes, channel_sizes
 from trunkline_export.gates import Reference, Sample, dev_samples, measure, references
 from trunkline_export.parity import ParityError, check_answers
+from trunkline_export.provenance import provenance
 from trunkline_export.search import by_harm, smallest_keep
 from trunkline_export.variants import (
     check_precision,
@@ -60,8 +56,6 @@ from trunkline_export.variants import (
     write_int8,
 )
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
-from trunkline_train.config import TaskConfig, changed
-from trunkline_train.paths import without_folder
 
 Say = Callable[[str], None]
 
@@ -76,10 +70,12 @@ class ExportOptions:
         precisions: Of the graphs, of `PRECISIONS`; None takes fp32 and, where the encoder can be
             packed, int8. Without fp32 the bundle is a small one for the edge.
         changes: `key.path=value` each, which replace values of the training configuration: say
-            where the dev data is now, or take more of it.
+            where the dev data is now, take more of it, or decode otherwise
+            (`tasks.qa.options.n_best=3`). What training has settled is refused.
         gate: Whether to measure every task on dev data. Graphs without gates are not served.
         device: Where graphs for CUDA are measured, as `trunkline.load` takes it; `auto` does
             without if CUDA cannot be used.
+        overwrite: Whether a bundle at the same place is replaced.
     """
 
     name: str | None = None
@@ -88,6 +84,14 @@ class ExportOptions:
     changes: tuple[str, ...] = ()
     gate: bool = True
     device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a version or precisions that there are not."""
+        if type(self.version) is not int or self.version < 1:
+            raise ConfigError(f"version: expected a whole number from 1, got {self.version!r}")
+        if self.precisions is not None and not self.precisions:
+            raise ConfigError("precisions: is empty; name some, or give None for the usual ones")
 
 
 def export_bundle(
@@ -97,7 +101,8 @@ def export_bundle(
 
     Args:
         checkpoint_folder: A checkpoint, or a run's folder (its best one).
-        out: The bundle; an existing bundle is replaced, anything else is left alone.
+        out: The bundle; what stands there is left alone, unless it is a bundle and
+            `options.overwrite` is set.
         options: What to export.
         say: Takes a line per finished step.
 
@@ -107,14 +112,13 @@ def export_bundle(
         ParityError: A graph does not give what the model gives.
         DeviceError: The device that was asked for cannot be used.
         Unpackable: A precision was asked for that the encoder's architecture has no graph for.
-        BundleError: Something else stands at `out`.
+        BundleError: Something stands at `out`.
     """
-    loaded = load_checkpoint(checkpoint_folder)
-    checkpoint = replace(loaded, config=changed(loaded.config, options.changes))
+    checkpoint = apply_changes(load_checkpoint(checkpoint_folder), options.changes)
     precisions = _precisions(checkpoint, options, say)
     devices = _gpu(options.device, say) if "fp16" in precisions else ON_CPU
     samples = _samples(checkpoint, options, say)
-    with written_bundle(out) as folder:
+    with written_bundle(out, overwrite=options.overwrite) as folder:
         with _on(checkpoint, devices):
             references_ = references(checkpoint, samples) if samples else {}
         export = _Export(checkpoint, folder, say, references_, devices)
@@ -129,7 +133,7 @@ def export_bundle(
             tasks=checkpoint.tasks,
             graphs=tuple(export.graphs),
             gates=tuple(export.gates),
-            provenance=_provenance(checkpoint),
+            provenance=provenance(checkpoint),
         )
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
         seal(folder, manifest)
@@ -361,34 +365,3 @@ def sample_documents(checkpoint: Checkpoint) -> list[Document]:
 def _facts(checkpoint: Checkpoint) -> EncoderFacts:
     rows = checkpoint.config.rows
     return checkpoint.model.facts(rows.max_length, rows.overlap, checkpoint.pad_id)
-
-
-def _provenance(checkpoint: Checkpoint) -> dict[str, object]:
-    config = checkpoint.config
-    versions = {
-        "trunkline": trunkline.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "python": platform.python_version(),
-    }
-    return {
-        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "encoder": _encoder(config.encoder, checkpoint.model.config.model_type),
-        **({"encoder_commit": checkpoint.origin.commit} if checkpoint.origin.commit else {}),
-        "trained": f"{config.training.epochs} epochs, {checkpoint.progress.step} steps,"
-        f" seed {config.training.seed}",
-        "data": {name: _sources(task) for name, task in config.tasks.items()},
-        "versions": versions,
-    }
-
-
-def _encoder(name: str, model_type: str) -> str:
-    return f"{model_type} from a local folder" if Path(name).is_absolute() else name
-
-
-def _sources(task: TaskConfig) -> list[str]:
-    limit = f" (at most {task.limit.train} examples)" if task.limit.train else ""
-    train = [without_folder(source) + limit for source in task.sources("train")]
-    return [*train, *(without_folder(s) for split in ("dev", "test") for s in task.sources(split))]

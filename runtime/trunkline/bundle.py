@@ -243,14 +243,16 @@ def _open(folder: Path) -> Bundle:
 
 
 @contextmanager
-def written_bundle(target: Path) -> Iterator[Path]:
+def written_bundle(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives a folder to fill and `seal`; it becomes `target` if the block succeeds.
 
     Raises:
-        BundleError: Something that is not a bundle stands at `target`.
+        BundleError: Something stands at `target` that is not a bundle, or `overwrite` is not set.
     """
     if target.exists() and not (target / MANIFEST).is_file():
         raise BundleError(target, "exists and is not a bundle", "choose another folder")
+    if not overwrite and (target.exists() or left_aside(target)):
+        raise BundleError(target, "holds a bundle", "use --overwrite, or another --out")
     with replaced_folder(target) as folder:
         yield folder
         open_bundle(folder)

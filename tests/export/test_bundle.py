@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -235,7 +236,7 @@ def test_a_failed_export_leaves_the_bundle_before(
     monkeypatch.setattr(STEPS[step], step, fail)
     monkeypatch.setattr(variants, "padded_model", copied(bundle))
     with pytest.raises(ParityError, match="no"):
-        export_bundle(trained, bundle, ExportOptions(gate=False), quiet)
+        export_bundle(trained, bundle, ExportOptions(gate=False, overwrite=True), quiet)
     assert content(bundle) == before
     assert [one.name for one in bundle.parent.iterdir()] == ["bundle"]
 
@@ -278,12 +279,16 @@ def test_a_change_of_an_unknown_key_is_one_line(trained: Path, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_an_export_replaces_the_bundle_before(
+def test_an_export_replaces_the_bundle_before_if_told(
     trained: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(variants, "padded_model", copied(bundle))
+    before = content(bundle)
     options = ExportOptions(version=2, precisions=FP32, gate=False)
-    export_bundle(trained, bundle, options, quiet)
+    with pytest.raises(BundleError, match="holds a bundle; use --overwrite, or another --out"):
+        export_bundle(trained, bundle, options, quiet)
+    assert content(bundle) == before
+    monkeypatch.setattr(variants, "padded_model", copied(bundle))
+    export_bundle(trained, bundle, replace(options, overwrite=True), quiet)
     manifest = open_bundle(bundle).manifest
     assert (manifest.version, manifest.gates) == (2, ())
 

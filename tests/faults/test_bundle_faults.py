@@ -391,12 +391,25 @@ def listed(folder: Path) -> Iterable[str]:
 
 def test_a_bundle_that_cannot_be_opened_is_never_put_in_place(copy: Path, tmp_path: Path) -> None:
     before = listed(copy)
-    with pytest.raises(BundleError, match="differs from the hash"), written_bundle(copy) as aside:
+    with (
+        pytest.raises(BundleError, match="differs from the hash"),
+        written_bundle(copy, overwrite=True) as aside,
+    ):
         shutil.copytree(copy, aside, dirs_exist_ok=True)
         flipping(GRAPH)(aside)
     assert listed(copy) == before
     assert trunkline.load(copy, 1).self_test() == 2
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_bundle_is_only_replaced_if_told(copy: Path) -> None:
+    before = listed(copy)
+    with (
+        pytest.raises(BundleError, match="holds a bundle; use --overwrite, or another --out"),
+        written_bundle(copy),
+    ):
+        pytest.fail("must not come here")
+    assert listed(copy) == before
 
 
 @pytest.mark.parametrize("there", ["folder", "file"])

@@ -303,3 +303,32 @@ def test_plain_values_read_back_as_the_same_configuration(corpus: Corpus) -> Non
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda f: f.name)
 def test_shipped_configuration_is_valid(file: Path) -> None:
     assert isinstance(load_config(file), Config)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("epochs=2", "epochs: unknown key; did you mean training.epochs?"),
+        ("max_length=64", "max_length: unknown key; did you mean rows.max_length?"),
+        ("training.dropout=0.1", "training.dropout: unknown key; did you mean model.dropout?"),
+        ("batch_size=4", "batch_size: unknown key; did you mean tasks.NAME.batch_size?"),
+        ("tasks.ner.epochs=2", "tasks.ner.epochs: unknown key; did you mean training.epochs?"),
+        (
+            "tasks.qa.n_best=2",
+            "tasks.qa.n_best: unknown key; did you mean tasks.NAME.options.n_best?",
+        ),
+        (
+            "temperature=2",
+            "temperature: unknown key; did you mean mixing.temperature or "
+            "balancing.temperature or distillation.temperature?",
+        ),
+        ("trainig.epochs=2", "trainig.epochs: unknown key; did you mean training.epochs?"),
+        ("trainig={}", "trainig: unknown key (did you mean 'training'?)"),
+    ],
+)
+def test_a_key_in_the_wrong_table_is_shown_its_place(
+    corpus: Corpus, change: str, told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(corpus.config, [change])
+    assert str(caught.value).startswith(f"{corpus.config}: {told}")

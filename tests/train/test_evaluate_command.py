@@ -115,3 +115,14 @@ def test_what_is_no_model_is_said(
 ) -> None:
     assert main(["evaluate", str(tmp_path), "--config", str(corpus.config)]) == 2
     assert "is neither a run nor a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change", ["training.epochs=3", "tasks.ner.weight=2.0", "tasks.topic.options.n_best=1"]
+)
+def test_what_would_not_change_the_scores_is_refused(
+    corpus: Corpus, every_exported: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    command = ["evaluate", str(every_exported), "--config", str(corpus.every), "--set", change]
+    assert main(command) == 2
+    assert "does not change how a model is scored" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_best_is_the_epoch_with_the_highest_mean(trained: Path) -> None:
 
 def test_a_runs_folder_is_not_written_over(trained: Path, corpus: Corpus) -> None:
     before = (trained / "log.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match="holds a run; use --resume to go on, or another --out"):
+    with pytest.raises(ConfigError, match="holds a run; use --resume to go on, --overwrite"):
         train(corpus.load(), trained)
     assert (trained / "log.jsonl").read_bytes() == before
 
@@ -216,6 +216,35 @@ def test_a_log_that_is_being_written_does_not_hold_up_a_model(
         file.write(end)
     assert load(run).scores == before
     assert set(before) == {"ner", "qa"}
+
+
+def test_a_run_is_only_replaced_if_told(config: Config, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for stale in ("last", "best", "best-ner"):
+        (out / stale).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="holds a run; use --resume to go on, --overwrite to"):
+        train(config, out)
+    with pytest.raises(ConfigError, match="choose resume or overwrite"):
+        train(config, out, resume=True, overwrite=True)
+    broken = replace(config, encoder=str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="nowhere"):
+        train(broken, out, overwrite=True)
+    assert (out / "best-ner").exists()  # nothing goes before the data is read
+    train(config, out, overwrite=True)
+    assert not (out / "best-ner").exists()
+    assert load_checkpoint(out).progress.step > 0
+
+
+def test_a_folder_of_something_else_is_left_alone(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(
+            ConfigError, match=r"has a README\.md that is of no run; choose another"
+        ):
+            train(config, tmp_path, overwrite=overwrite)
+        with pytest.raises(ConfigError, match=r"README\.md: is a file; choose another --out"):
+            train(config, tmp_path / "README.md", overwrite=overwrite)
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_nothing_to_resume_is_one_line(config: Config, tmp_path: Path) -> None:

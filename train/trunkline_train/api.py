@@ -130,6 +130,7 @@ def train(
     out: str | Path,
     encoder: str | Path = DEFAULT_ENCODER,
     resume: bool = False,
+    overwrite: bool = False,
     **settings: Any,
 ) -> TrainedModel:
     """Trains one model for several tasks.
@@ -139,6 +140,7 @@ def train(
         out: Folder of the run: checkpoints, log, curves, model card.
         encoder: A folder, a run of Trunkline, or NAME or NAME@REVISION on the Hugging Face hub.
         resume: Go on with the run in `out`, exactly where it stopped.
+        overwrite: Replace the run in `out`; one that is there is refused otherwise.
         settings: Those of a configuration, by name (`epochs=5, sampler="temperature"`), or whole
             sections (`mixing={"sampler": "temperature", "temperature": 5}`).
 
@@ -157,7 +159,7 @@ def train(
     except ModuleNotFoundError as error:
         raise explained(error, "train") from None
 
-    run(config, Path(out), resume=resume)
+    run(config, Path(out), resume=resume, overwrite=overwrite)
     return load(out)
 
 

@@ -18,7 +18,7 @@ from trunkline.options import add_graph_options, graph_options
 from trunkline.pipeline import Pipeline
 from trunkline.tasks import TaskSpec
 from trunkline.terminal import printable
-from trunkline_train.config import Config, load_config
+from trunkline_train.config import Config, beyond_data, load_config
 from trunkline_train.data.source import load_test
 from trunkline_train.evaluate import predict, records, score
 from trunkline_train.scores import Scores
@@ -30,7 +30,9 @@ def train(argv: Sequence[str]) -> int:
     parser.add_argument("config", type=Path, help="a TOML configuration, see configs/")
     _add_set(parser)
     parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    either.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     options = parser.parse_args(argv)
     if find_spec("torch") is None:  # said before any complaint about the configuration
         raise missing("torch", "train")
@@ -39,7 +41,7 @@ def train(argv: Sequence[str]) -> int:
     from trunkline_train.loop import train as run
 
     out = options.out or Path("runs") / config.name
-    run(config, out, resume=options.resume)
+    run(config, out, resume=options.resume, overwrite=options.overwrite)
     print(f"trained {config.name}: best checkpoint in {out / 'best'}, model card {out}/README.md")
     return 0
 
@@ -48,6 +50,9 @@ def evaluate_model(argv: Sequence[str]) -> int:
     """Runs `trunkline evaluate`."""
     options = _evaluate_options().parse_args(argv)
     config = load_config(options.config, options.set)
+    without_effect = beyond_data(load_config(options.config), config) if options.set else None
+    if without_effect is not None:
+        raise ConfigError(f"--set {without_effect}: does not change how a model is scored")
     pipeline = _pipeline(options)
     specs = _chosen(pipeline, options.task)
     _check_tasks(specs, config, options.config)

@@ -14,6 +14,7 @@ from trunkline.kinds import find_kind
 from trunkline.ranges import Count, Positive, Share
 from trunkline.structure import parse, plain
 from trunkline.tasks import AnswerOptions, Options, TextOptions, check_task_name
+from trunkline_train.hints import misplaced
 from trunkline_train.paths import anchored
 from trunkline_train.settings import (
     BalancingConfig,
@@ -27,6 +28,11 @@ from trunkline_train.settings import (
 Sources = str | tuple[str, ...]
 Column = int | str
 Columns = Column | tuple[Column, ...]
+# What says where the examples of a task are, and how they are read.
+_DATA_KEYS = (
+    *("kind", "train", "dev", "test", "column", "text", "text_pair"),
+    *("label_names", "downsample", "limit"),
+)
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,27 @@ def parse_config(data: Mapping[str, Any], source: str) -> Config:
     try:
         return parse(Config, data)
     except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from None
+        raise ConfigError(f"{source}: {misplaced(Config, TaskConfig, data) or error}") from None
+
+
+def beyond_data(before: Config, after: Config, more: Sequence[str] = ()) -> str | None:
+    """Returns the first key that differs and does not say where data is or how it is read.
+
+    Args:
+        before: A configuration.
+        after: Another one.
+        more: Other keys of a configuration or task that may differ.
+    """
+    old, new = plain(before), plain(after)
+    for key in new:
+        if key != "tasks" and key not in more and old[key] != new[key]:
+            return str(key)
+    for name, task in new["tasks"].items():
+        for key, value in task.items():
+            same = name not in old["tasks"] or old["tasks"][name][key] == value
+            if not same and key not in (*_DATA_KEYS, *more):
+                return f"tasks.{name}.{key}"
+    return None
 
 
 def _apply(data: dict[str, Any], change: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.optim import AdamW
 
-from trunkline.errors import ConfigError, DataError, TrainingFault
+from trunkline.errors import DataError, TrainingFault
 from trunkline.tasks import TaskSpec
 from trunkline_train.balancing import BALANCERS, Balancer
 from trunkline_train.card import write_card
@@ -37,11 +37,10 @@ from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import load_pretrained, text_encoder
 from trunkline_train.optimizer import parameter_groups, schedule
 from trunkline_train.parallel import Workers
+from trunkline_train.place import BEST, LAST, check_place, clear_run
 from trunkline_train.report import Report
 from trunkline_train.step import Stepper, StepResult
 from trunkline_train.streams import Features, Stream, build_streams
-
-LAST, BEST = "last", "best"
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,18 @@ class Run:
     optimizer: AdamW
 
 
-def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
+def train(
+    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False
+) -> Checkpoint:
     """Trains a model and returns the best checkpoint, by the mean of the tasks' dev scores.
 
     Writes `last/` (resumable) and `best/` checkpoints, the log, curves and a model card into `out`.
 
     Args:
         config: What to train on what.
-        out: Folder of the run; must not hold one unless `resume`.
+        out: Folder of the run; must not hold one unless `resume` or `overwrite`.
         resume: Go on from `out/last`, exactly where it stopped.
+        overwrite: Replace the run in `out`, once all data is read.
 
     Raises:
         ConfigError: The configuration does not fit the model, or the run exists.
@@ -83,8 +85,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
         CheckpointError: There is nothing to resume, or it is broken.
         TrainingFault: Training cannot go on; the last good state is in `out/last`.
     """
-    if not resume and (out / LAST).exists():
-        raise ConfigError(f"{out}: holds a run; use --resume to go on, or another --out")
+    check_place(out, resume=resume, overwrite=overwrite)
     workers = Workers(config.training.device)
     torch.manual_seed(config.training.seed)
     run = _prepare(config, workers, out / LAST if resume else None)
@@ -93,6 +94,8 @@ def train(config: Config, out: Path, *, resume: bool = False) -> Checkpoint:
         run.checkpoint, run.streams, mixer=mixer, balancer=run.balancer, workers=workers
     )
     factor = schedule(mixer.total, config.training.warmup)
+    if overwrite and workers.leads:
+        clear_run(out)
     with (
         watch_signals(workers.count) as stopping,
         Report(out, mixer.total, progress, workers.leads) as report,

@@ -1,0 +1,50 @@
+"""The folder of a run: whether one may be written there, and what an old one leaves behind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from trunkline.errors import CheckpointError, ConfigError
+from trunkline.files import left_aside
+
+LAST, BEST = "last", "best"
+_CARD = "README.md"
+
+
+def check_place(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that a run must not be written into.
+
+    Args:
+        out: The folder; may be missing.
+        resume: Whether the run in it goes on.
+        overwrite: Whether a run in it is to be replaced.
+
+    Raises:
+        ConfigError: It holds a run, or a README.md of somebody else.
+        CheckpointError: There is nothing to resume.
+    """
+    if resume and overwrite:
+        raise ConfigError(f"{out}: a run goes on or is replaced; choose resume or overwrite")
+    if resume and not _holds(out / LAST):
+        raise CheckpointError(out, "holds no run to go on with; leave out --resume")
+    if resume:
+        return
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file; choose another --out")
+    holds_run = any(_holds(out / name) for name in (LAST, BEST))
+    if holds_run and not overwrite:
+        ways = "--resume to go on, --overwrite to train anew, or another --out"
+        raise ConfigError(f"{out}: holds a run; use {ways}")
+    if not holds_run and (out / _CARD).exists():
+        raise ConfigError(f"{out}: has a {_CARD} that is of no run; choose another --out")
+
+
+def _holds(folder: Path) -> bool:
+    return folder.exists() or left_aside(folder) is not None
+
+
+def clear_run(out: Path) -> None:
+    """Removes the checkpoints of an old run."""
+    for folder in [out / LAST, out / BEST, *out.glob(f"{BEST}-*")]:
+        shutil.rmtree(folder, ignore_errors=True)
