@@ -366,7 +366,7 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_read_again(
 
     def replacing(folder: Path, name: str, digest: str) -> None:
         monkeypatch.setattr(bundle_module, "_verify", verify)
-        with written_bundle(copy) as aside:
+        with written_bundle(copy, overwrite=True) as aside:
             shutil.copytree(copy, aside, dirs_exist_ok=True)
             rewrite(aside, lambda manifest: manifest.update(version=7))
         verify(folder, name, "what stood in the older manifest")
