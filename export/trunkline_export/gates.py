@@ -9,9 +9,10 @@ from typing import Any
 
 from trunkline.annotations import DocumentResult
 from trunkline.bundle import Gate, Graph
-from trunkline.errors import ConfigError, DataError
+from trunkline.errors import ConfigError, DataError, TrunklineError
 from trunkline.pipeline import Pipeline
 from trunkline_export.parity import same_annotations
+from trunkline_train.baseline import baseline
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.data.source import SAMPLE_SEED, load_test, sampled
 from trunkline_train.evaluate import predict, score
@@ -32,12 +33,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the trained model itself gives for a task's dev examples."""
+    """What the trained model itself gives for a task's dev examples.
+
+    Attributes:
+        sample: The examples.
+        results: What it gives.
+        scores: What that is worth.
+        guess: The main metric, in points, of the best guess that does not read the texts.
+        sha256: Of the examples.
+    """
 
     sample: Sample
     results: Sequence[DocumentResult]
     scores: Scores
+    guess: float
     sha256: str
+
+
+class NoBetterThanGuessing(TrunklineError):
+    """A trained model scores no better than a guess that does not read the texts."""
 
 
 def dev_samples(checkpoint: Checkpoint) -> dict[str, Sample]:
@@ -65,15 +79,33 @@ def _sample(task: str, checkpoint: Checkpoint) -> Sample:
 
 
 def references(checkpoint: Checkpoint, samples: Mapping[str, Sample]) -> dict[str, Reference]:
-    """Returns by task what the trained model gives for the examples."""
+    """Returns by task what the trained model gives for the examples.
+
+    Raises:
+        NoBetterThanGuessing: A task's score is that of the majority class or of an empty answer, or
+            below.
+    """
     pipeline = checkpoint.pipeline()
     found = {}
     for spec in checkpoint.tasks:
         sample = samples[spec.name]
         results = predict(spec, pipeline, sample.examples)
         scores = score(spec, sample.examples, results)
-        found[spec.name] = Reference(sample, results, scores, _digest(sample.examples))
+        guess = baseline(spec, sample.examples).value
+        _check_floor(spec.name, scores, guess)
+        digest = _digest(sample.examples)
+        found[spec.name] = Reference(sample, results, scores, guess, digest)
     return found
+
+
+def _check_floor(task: str, scores: Scores, guess: float) -> None:
+    if scores.value > guess:
+        return
+    raise NoBetterThanGuessing(
+        f"gate {task}: the trained model reaches {scores.main} {scores.value:.2f} on {scores.n} dev"
+        f" examples, guessing without reading them {guess:.2f}; train longer or with other"
+        " settings (docs/training.md), or export with --no-gate"
+    )
 
 
 def measure(
@@ -99,7 +131,8 @@ def _gate(graph: Graph, pipeline: Pipeline, task: str, reference: Reference) -> 
         high=round(change.high, 4),
         agreement=round(100.0 * sum(same_annotations(*pair) for pair in pairs) / before.n, 2),
         n=before.n,
-        passed=before.value - after.value <= DROP[graph.precision],
+        passed=before.value - after.value <= DROP[graph.precision]
+        and after.value > reference.guess,
         data=reference.sample.name,
         data_sha256=reference.sha256,
     )

@@ -110,6 +110,7 @@ def export_bundle(
         CheckpointError: The checkpoint is missing or broken.
         ConfigError: A change does not fit the configuration, or the dev data is not to be had.
         ParityError: A graph does not give what the model gives.
+        NoBetterThanGuessing: A task has learned nothing.
         DeviceError: The device that was asked for cannot be used.
         Unpackable: A precision was asked for that the encoder's architecture has no graph for.
         BundleError: Something stands at `out`.
@@ -190,7 +191,7 @@ class _Export:
             gates = self._measured(graph)
             for gate in gates:
                 if not gate.passed:
-                    raise ParityError(f"{graph.name}: {_verdict(gate)}")
+                    raise ParityError(f"{graph.name}: {self._verdict(gate)}")
             self._keep(graph, gates)
         write_golden(self._folder / GOLDEN, expected)
 
@@ -251,8 +252,16 @@ class _Export:
         pipeline = self._pipeline(graph)
         gates = measure(graph, pipeline, self._references)
         for gate in gates:
-            self._say(f"{graph.name}: {_verdict(gate)}")
+            self._say(f"{graph.name}: {self._verdict(gate)}")
         return gates
+
+    def _verdict(self, gate: Gate) -> str:
+        return (
+            f"gate {gate.task} {'passed' if gate.passed else 'FAILED'}: {gate.metric}"
+            f" {gate.value:.2f}, torch {gate.reference:.2f}, guessing"
+            f" {self._references[gate.task].guess:.2f}, difference within"
+            f" [{gate.low:+.2f}, {gate.high:+.2f}], {gate.agreement:.1f} % of {gate.n} alike"
+        )
 
     def _pipeline(self, graph: Graph) -> Pipeline:
         return graph_pipeline(self._checkpoint, self._folder, graph, self._devices)
@@ -334,14 +343,6 @@ def _samples(checkpoint: Checkpoint, options: ExportOptions, say: Say) -> Mappin
         return dev_samples(checkpoint)
     say("gates: not measured, as asked; such a bundle is served only if told so")
     return {}
-
-
-def _verdict(gate: Gate) -> str:
-    return (
-        f"gate {gate.task} {'passed' if gate.passed else 'FAILED'}: {gate.metric}"
-        f" {gate.value:.2f}, torch {gate.reference:.2f}, difference within"
-        f" [{gate.low:+.2f}, {gate.high:+.2f}], {gate.agreement:.1f} % of {gate.n} alike"
-    )
 
 
 def sample_documents(checkpoint: Checkpoint) -> list[Document]:

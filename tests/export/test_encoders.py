@@ -121,14 +121,13 @@ def test_family_trains_exports_and_answers(corpus: Corpus, tmp_path: Path, famil
     save_encoder(tmp_path / "encoder", *make())
     given = (f"encoder={tmp_path / 'encoder'}", f"rows.max_length={LONGEST}")
     train(corpus.load(*SHORT, *given), tmp_path / "run")
-    bundle = export_bundle(
-        tmp_path / "run", tmp_path / "bundle", ExportOptions(), lambda line: None
-    )
+    options = ExportOptions(gate=False)  # two steps teach it nothing
+    bundle = export_bundle(tmp_path / "run", tmp_path / "bundle", options, lambda line: None)
     padded = next(graph for graph in bundle.manifest.graphs if graph.layout == "padded")
     assert [tensor.name for tensor in padded.inputs] == inputs
     assert bundle.manifest.encoder.model_type == family
     assert bundle.manifest.encoder.pad_id == pad
-    model = trunkline.load(bundle.path, 1)
+    model = trunkline.load(bundle.path, 1, allow_ungated=True)
     assert model.self_test() > 10
     text = "Ada Brown lives in Hamburg. " * 20
     result = model.analyze(text, ["Where does Ada Brown live?"])

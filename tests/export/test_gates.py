@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.small import Corpus
 from trunkline import Document, DocumentResult, Model
 from trunkline.bundle import Gate, Graph, open_bundle
+from trunkline.cli import main
 from trunkline.errors import ConfigError
 from trunkline.model import open_model
 from trunkline.pipeline import Pipeline
-from trunkline_export import gates
+from trunkline_export import gates, variants
 from trunkline_export.gates import DROP, Reference, dev_samples, measure, references
-from trunkline_train.checkpoint import Checkpoint
+from trunkline_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from trunkline_train.evaluate import evaluate
 from trunkline_train.scores import Scores
 
@@ -196,6 +198,42 @@ def test_a_gate_says_which_examples_it_is_of(
     found = references(checkpoint, dev_samples(checkpoint))
     gate = verdict(graph, checkpoint.pipeline(), found)
     assert (gate.data, gate.n) == ("dev, 7 of 20 at random, seed 0", 7)
+
+
+def test_a_model_that_has_learned_nothing_is_refused_in_one_line(
+    checkpoint: Checkpoint, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    untaught = untaught_copy(trained, tmp_path)
+    monkeypatch.setattr(variants, "padded_model", None)  # refused before any graph is made
+    assert main(["export", str(untaught), "--out", str(tmp_path / "bundle")]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "gate ner: the trained model reaches f1 0.00 on 20 dev examples, guessing" in told
+    assert "guessing without reading them 0.00; train longer" in told
+    assert not (tmp_path / "bundle").exists()
+
+
+def untaught_copy(trained: Path, folder: Path) -> Path:
+    """Returns the model with heads that know nothing but the most frequent tag."""
+    loaded = load_checkpoint(trained)
+    head = loaded.model.head("ner").linear
+    assert isinstance(head, torch.nn.Linear)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.eye(len(head.bias))[0])  # of the tag O
+    save_checkpoint(folder / "untaught", loaded)
+    return folder / "untaught"
+
+
+def test_a_graph_that_falls_to_what_guessing_gives_does_not_pass(
+    checkpoint: Checkpoint, graph: Graph, reference: References
+) -> None:
+    """Within the allowance it may be, where the trained model is hardly better itself."""
+    given = reference["ner"]
+    pipeline = checkpoint.pipeline()
+    for guess, passed in ((given.scores.value - 0.01, True), (given.scores.value, False)):
+        found = {"ner": replace(given, guess=guess)}
+        assert verdict(graph, pipeline, found).passed == passed
 
 
 @pytest.fixture
