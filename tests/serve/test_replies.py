@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tests.serve.hosting import PATIENCE
 from trunkline_serve.rpc.replies import replies
+from trunkline_serve.security.guard import CALLER
+from trunkline_serve.security.tokens import Bucket, Caller
 
 
 async def each(items: Sequence[int]) -> AsyncIterator[int]:
@@ -39,6 +41,11 @@ class Answers:
         return -item
 
 
+def told(item: int, error: Exception) -> int:
+    """Makes the reply to a request that failed: a thousand more."""
+    return 1000 + item
+
+
 async def settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
@@ -65,7 +72,7 @@ def test_every_request_has_its_reply_and_in_order_if_wanted(
         return at
 
     async def collect() -> list[int]:
-        found = replies(each(range(len(delays))), answer, most, in_order=in_order)
+        found = replies(each(range(len(delays))), answer, told, most, in_order=in_order)
         return [reply async for reply in found]
 
     found, asked = run(collect()), list(range(len(delays)))
@@ -77,7 +84,7 @@ def test_every_request_has_its_reply_and_in_order_if_wanted(
 def test_no_more_is_begun_than_may_be_unanswered(in_order: bool) -> None:
     async def work() -> None:
         answers = Answers()
-        found = replies(each(range(9)), answers, 3, in_order=in_order)
+        found = replies(each(range(9)), answers, told, 3, in_order=in_order)
         first = asyncio.ensure_future(anext(found))
         await settle()
         assert answers.begun == [0, 1, 2]
@@ -97,7 +104,7 @@ def test_no_more_is_begun_than_may_be_unanswered(in_order: bool) -> None:
 def test_what_is_begun_is_cancelled_when_the_caller_goes(in_order: bool) -> None:
     async def work() -> None:
         answers = Answers()
-        found = replies(each(range(9)), answers, 3, in_order=in_order)
+        found = replies(each(range(9)), answers, told, 3, in_order=in_order)
         first = asyncio.ensure_future(anext(found))
         await settle()
         first.cancel()
@@ -119,7 +126,7 @@ def test_what_ends_the_requests_is_raised_behind_the_replies() -> None:
     async def work() -> None:
         answers = Answers()
         answers.go.set()
-        found = replies(broken(), answers, 4, in_order=True)
+        found = replies(broken(), answers, told, 4, in_order=True)
         assert [await anext(found), await anext(found)] == [-1, -2]
         with pytest.raises(ValueError, match="unreadable"):
             await anext(found)
@@ -134,7 +141,7 @@ def test_replies_come_as_they_are_ready() -> None:
         return at
 
     async def collect() -> list[int]:
-        return [reply async for reply in replies(each(range(5)), answer, 5)]
+        return [reply async for reply in replies(each(range(5)), answer, told, 5)]
 
     assert run(collect()) == [4, 3, 2, 1, 0]
 
@@ -147,8 +154,33 @@ def test_what_ends_the_requests_ends_replies_that_need_not_be_in_order() -> None
     async def work() -> None:
         answers = Answers()
         with pytest.raises(ValueError, match="unreadable"):
-            await anext(replies(broken(), answers, 4))
+            await anext(replies(broken(), answers, told, 4))
         await settle()
         assert answers.cancelled == answers.begun
 
     run(work())
+
+
+def test_a_request_that_fails_has_a_reply_of_its_own() -> None:
+    async def answer(at: int) -> int:
+        if at % 2:
+            raise ValueError("odd")
+        return at
+
+    async def collect() -> list[int]:
+        return [reply async for reply in replies(each(range(4)), answer, told, 2, in_order=True)]
+
+    assert run(collect()) == [0, 1001, 2, 1003]
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_requests_after_the_first_count_as_calls(in_order: bool) -> None:
+    async def answer(at: int) -> int:
+        return at
+
+    async def collect() -> list[int]:
+        CALLER.set(Caller("app", False, Bucket(1e-6, 2)))
+        found = replies(each(range(5)), answer, told, 5, in_order=in_order)
+        return sorted([reply async for reply in found])
+
+    assert run(collect()) == [0, 1, 2, 1003, 1004]

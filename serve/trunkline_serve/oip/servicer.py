@@ -131,18 +131,12 @@ class InferenceServicer:
         deadline = deadline_of(context)
 
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
-            try:
-                response = await self._infer(request, deadline)
-            except Exception as error:
-                failed = pb.ModelInferResponse(id=request.id)
-                return pb.ModelStreamInferResponse(
-                    error_message=status_of(error).message, infer_response=failed
-                )
+            response = await self._infer(request, deadline)
             response.parameters[_FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
         most = self._engine.settings.limits.max_stream_requests
-        return replies(requests, answer, most, in_order=True)
+        return replies(requests, answer, _failed, most, in_order=True)
 
     async def _infer(
         self, request: pb.ModelInferRequest, deadline: float | None
@@ -155,6 +149,12 @@ class InferenceServicer:
         except Exception:
             self._statistics.refused(model.name, model.version, perf_counter_ns() - begin)
             raise
+
+
+def _failed(request: pb.ModelInferRequest, error: Exception) -> pb.ModelStreamInferResponse:
+    response = pb.ModelInferResponse(id=request.id)
+    message = status_of(error).message
+    return pb.ModelStreamInferResponse(error_message=message, infer_response=response)
 
 
 async def _answered(

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
+from trunkline_serve.security.guard import Meter
+
 Asked = TypeVar("Asked")
 Reply = TypeVar("Reply")
 
@@ -13,6 +15,7 @@ Reply = TypeVar("Reply")
 async def replies(
     requests: AsyncIterator[Asked],
     answer: Callable[[Asked], Coroutine[Any, Any, Reply]],
+    failed: Callable[[Asked, Exception], Reply],
     most: int,
     *,
     in_order: bool = False,
@@ -23,13 +26,23 @@ async def replies(
         requests: Read no further while `most` have no reply that was taken: a caller that does not
             read replies is not read from either. What it raises ends the replies: at once, or
             behind those that come before it `in_order`.
-        answer: Must not raise, nor give None.
+        answer: Must not give None. Requests after the first count as calls: see `Meter`.
+        failed: Makes the reply to a request that `answer` raised an error for, or that was one too
+            many.
         most: Requests to work on at once.
         in_order: Whether replies come in the order of their requests, not as they are ready.
     """
     queue: asyncio.Queue[asyncio.Task[Reply | None]] = asyncio.Queue()
     room = asyncio.Semaphore(most)
     tasks: set[asyncio.Task[Reply | None]] = set()
+    meter = Meter()
+
+    async def one(request: Asked) -> Reply:
+        try:
+            meter.charge()
+            return await answer(request)
+        except Exception as error:
+            return failed(request, error)
 
     def start(work: Coroutine[Any, Any, Reply | None], *, when_done: bool) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -42,7 +55,7 @@ async def replies(
     async def read() -> None:
         await room.acquire()
         async for request in requests:
-            start(answer(request), when_done=not in_order)
+            start(one(request), when_done=not in_order)
             await room.acquire()
 
     try:

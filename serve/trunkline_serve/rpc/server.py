@@ -20,6 +20,7 @@ from trunkline_serve.observe.calls import Calls
 from trunkline_serve.oip import servicer as oip
 from trunkline_serve.oip.reflection import described
 from trunkline_serve.rpc.methods import service_handler
+from trunkline_serve.rpc.reflection import reflection_handler
 from trunkline_serve.rpc.servicers import AnalysisServicer, ModelServicer
 from trunkline_serve.security.compression import compression_options
 from trunkline_serve.security.guard import Guard, open_access
@@ -66,7 +67,8 @@ class Server:
         self._server.add_generic_rpc_handlers(_handlers(engine, loader, calls))
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (*SERVICES, oip.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, described(_FILES))
+        reflecting = reflection_handler(names, described(_FILES), calls)
+        self._server.add_generic_rpc_handlers((reflecting,))
 
     async def start(self) -> str:
         """Starts serving and returns `host:port` with the real port.

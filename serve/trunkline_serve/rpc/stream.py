@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from time import monotonic
 
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.aside import aside
@@ -12,7 +11,6 @@ from trunkline_serve.limits import check_count, check_questions
 from trunkline_serve.rpc.converters import documents_from_pb, response_to_pb, unit_from_pb
 from trunkline_serve.rpc.replies import replies
 from trunkline_serve.rpc.status import status_of
-from trunkline_serve.security.guard import CALLER
 
 Reply = pb.AnalyzeStreamResponse
 
@@ -31,8 +29,12 @@ def analyze_stream(
         engine: Does the work.
         deadline: Of every request, on `time.monotonic`'s clock; None for none.
     """
-    most = engine.settings.limits.max_stream_requests
-    return replies(requests, _Answering(engine, deadline), most)
+
+    async def answer(request: pb.AnalyzeStreamRequest) -> Reply:
+        response = await analyze(request.request, engine, deadline)
+        return Reply(id=request.id, response=response)
+
+    return replies(requests, answer, _failed, engine.settings.limits.max_stream_requests)
 
 
 async def analyze(
@@ -61,26 +63,7 @@ async def analyze(
     return await aside(analysis.size, lambda: response_to_pb(analysis, unit))
 
 
-class _Answering:
-    """Answers the requests of one stream."""
-
-    def __init__(self, engine: Engine, deadline: float | None) -> None:
-        self._engine = engine
-        self._deadline = deadline
-        self._caller = CALLER.get(None)
-        self._first = True
-
-    async def __call__(self, request: pb.AnalyzeStreamRequest) -> Reply:
-        try:
-            self._charge()
-            response = await analyze(request.request, self._engine, self._deadline)
-        except Exception as error:
-            status = status_of(error)
-            failed = pb.Error(code=status.code, message=status.message, details=status.details)
-            return Reply(id=request.id, error=failed)
-        return Reply(id=request.id, response=response)
-
-    def _charge(self) -> None:
-        if self._caller is not None and not self._first:  # the stream was counted as a call
-            self._caller.charge(monotonic())
-        self._first = False
+def _failed(request: pb.AnalyzeStreamRequest, error: Exception) -> Reply:
+    status = status_of(error)
+    told = pb.Error(code=status.code, message=status.message, details=status.details)
+    return Reply(id=request.id, error=told)

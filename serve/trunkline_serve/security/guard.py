@@ -33,6 +33,25 @@ ADMIN_METHODS = frozenset(
 CALLER: ContextVar[Caller] = ContextVar("caller")
 """Who makes the call that is being answered; set by `Guard`."""
 
+
+class Meter:
+    """Counts the requests of one stream, made where the stream is answered."""
+
+    def __init__(self) -> None:
+        self._caller = CALLER.get(None)
+        self._first = True  # the stream itself was counted as a call
+
+    def charge(self) -> None:
+        """Counts a request.
+
+        Raises:
+            Overloaded: There were too many.
+        """
+        if self._caller is not None and not self._first:
+            self._caller.charge(monotonic())
+        self._first = False
+
+
 Metadata = Iterable[tuple[str, str | bytes]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to type checkers only
 

@@ -1,16 +1,20 @@
 """The whole server with tokens and TLS."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
 from tests.serve.hosting import PATIENCE, Loop
+from tests.serve.oip.calling import asking
 from tests.serve.security.certificates import authority, signed
 from trunkline import Model
 from trunkline.errors import ConfigError
@@ -18,6 +22,8 @@ from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1 import model_service_pb2 as model_pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+from trunkline_serve.oip.servicer import NAME
+from trunkline_serve.oip.v1 import open_inference_pb2 as oip_pb
 from trunkline_serve.security.tokens import digest_of
 
 HELLO = pb.AnalyzeRequest(documents=[pb.Document(text="Ada in Rome")])
@@ -30,8 +36,15 @@ admin = true
 [[token]]
 name = "app"
 sha256 = "{digest_of("user")}"
+
+[[token]]
+name = "slow"
+sha256 = "{digest_of("slow")}"
+calls_per_second = 0.001
+burst = 1000
 """
 ROOT = (("authorization", "Bearer root"),)
+SLOW = (("authorization", "Bearer slow"),)
 USER = (("authorization", "Bearer user"),)
 
 
@@ -73,6 +86,60 @@ def test_streams_are_for_those_with_a_token(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         list(stream(iter(requests), timeout=PATIENCE))
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+class Streams:
+    """Sends any number of requests on one stream; returns how many were let through."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def analyze(self, count: int) -> int:
+        requests = [pb.AnalyzeStreamRequest(request=HELLO)] * count
+        replies = self._all("/trunkline.v1.AnalysisService/AnalyzeStream", requests)
+        return sum(map(pb.AnalyzeStreamResponse.HasField, replies, ["response"] * count))
+
+    def infer(self, count: int) -> int:
+        requests = [asking("Ada in Rome", tasks="ner")] * count
+        replies = self._all(f"/{NAME}/ModelStreamInfer", requests)
+        return sum(not reply.error_message for reply in replies)
+
+    def reflect(self, count: int) -> int:
+        method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        requests = [reflection_pb2.ServerReflectionRequest(list_services="")] * count
+        return len(list(self._all(method, requests)))
+
+    def _all(self, method: str, requests: Sequence[Message]) -> Iterator[Any]:
+        call = self._channel.stream_stream(
+            method,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=ANSWERS[method.rpartition("/")[2]].FromString,
+        )
+        try:
+            yield from call(iter(requests), timeout=PATIENCE, metadata=SLOW)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+ANSWERS = {
+    "AnalyzeStream": pb.AnalyzeStreamResponse,
+    "ModelStreamInfer": oip_pb.ModelStreamInferResponse,
+    "ServerReflectionInfo": reflection_pb2.ServerReflectionResponse,
+}
+
+
+@pytest.mark.parametrize("kind", [Streams.analyze, Streams.infer, Streams.reflect])
+def test_every_request_of_a_stream_counts_as_a_call(
+    host: Loop, model: Model, tmp_path: Path, kind: Callable[[Streams, int], int]
+) -> None:
+    file = tmp_path / "tokens.toml"
+    file.touch(0o600)
+    file.write_text(FILE.replace("burst = 1000", "burst = 3"))
+    with (
+        host.serving([model], tokens=str(file)) as hosted,
+        grpc.insecure_channel(hosted.address) as channel,
+    ):
+        assert kind(Streams(channel), 20) == 3
 
 
 def test_models_are_loaded_and_unloaded_by_administrators(channel: grpc.Channel) -> None:
