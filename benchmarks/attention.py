@@ -30,8 +30,9 @@ from onnx import TensorProto, helper
 
 from benchmarks.record import record
 from trunkline.files import write_whole
+from trunkline.session import open_session, session_options
 from trunkline_export.nodes import Nodes
-from trunkline_export.speed import Times, Work, in_turn, one_thread
+from trunkline_export.speed import Times, Work, in_turn
 
 _HEADS, _SIZE = 12, 32  # of all-MiniLM-L6-v2
 _WIDTH = _HEADS * _SIZE
@@ -51,7 +52,7 @@ def _session(nodes: Nodes, given: dict[str, int], last: str) -> onnxruntime.Infe
     inputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in given.items()]
     output = helper.make_tensor_value_info(last, TensorProto.FLOAT, None)
     model = nodes.model(inputs, [output]).SerializeToString()
-    return onnxruntime.InferenceSession(model, one_thread(), providers=["CPUExecutionProvider"])
+    return open_session(model, session_options(1))
 
 
 def attention(*, by_head: bool, masked: bool) -> onnxruntime.InferenceSession:

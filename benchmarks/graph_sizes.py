@@ -26,7 +26,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from benchmarks.record import record
 from trunkline.batching import pad, plan
@@ -38,7 +37,7 @@ from trunkline.files import write_whole
 from trunkline.kinds import all_outputs
 from trunkline.packing import cells, pack
 from trunkline.runner import ServingRunner, open_runner
-from trunkline.session import Feed
+from trunkline.session import Feed, open_session, session_options
 from trunkline_export.bench import run_all
 from trunkline_export.nodes import Nodes, real
 from trunkline_export.speed import (
@@ -47,7 +46,6 @@ from trunkline_export.speed import (
     arithmetic,
     in_turn,
     matrix_peak,
-    one_thread,
     profile,
 )
 
@@ -169,9 +167,7 @@ def _int8_product(shape: tuple[int, int, int], threads: int) -> Work:
     names = (nodes.weight("weight", weight), nodes.constant(1.0), nodes.weight("scales", scales))
     nodes.rename(nodes.fused("MatMulIntegerToFloat", given, *names), "y")
     model = nodes.model([real("x", rows, depth)], [real("y", rows, columns)])
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), one_thread(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model.SerializeToString(), session_options(1))
     feed, pool = {"x": inputs.astype(np.float32)}, ThreadPoolExecutor(threads)
 
     def run(_: int) -> None:

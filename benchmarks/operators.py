@@ -20,8 +20,9 @@ import onnxruntime
 
 from benchmarks.record import record
 from trunkline.files import write_whole
+from trunkline.session import open_session, session_options
 from trunkline_export.nodes import Nodes, real
-from trunkline_export.speed import Work, in_turn, one_thread
+from trunkline_export.speed import Work, in_turn
 
 _TOKENS, _REPEATS = 512, 20
 _TOLERANCE = 1e-4
@@ -69,12 +70,12 @@ PAIRS: dict[str, tuple[int, Write, Write]] = {
 def _session(write: Write, width: int) -> onnxruntime.InferenceSession:
     nodes = Nodes(20)
     last = write(nodes, width)
-    options = one_thread()
+    options = session_options(1)
     # As written: onnxruntime would fuse again.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     inputs = [real(name, "tokens", width) for name in ("x", "skip")]
     model = nodes.model(inputs, [real(last, "tokens", width)]).SerializeToString()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return open_session(model, options)
 
 
 def _repeat(session: onnxruntime.InferenceSession, given: dict[str, np.ndarray]) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import onnx
-import onnxruntime
 
-from trunkline.session import session_options
+from trunkline.session import open_session, session_options
 from trunkline_export.packed import product_names, wanted_counts
 from trunkline_export.packed_cuda import read_cuda_trunk, wanted_cuda_counts
 from trunkline_export.parity import ParityError
@@ -32,7 +31,7 @@ def optimised_operators(path: Path) -> Counter[str]:
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", "weights"
         )
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        open_session(str(path), options)
         return operators(Path(options.optimized_model_filepath))
 
 

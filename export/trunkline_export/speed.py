@@ -14,14 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnxruntime
 
 from trunkline.batching import pad
 from trunkline.bundle import EncoderFacts
 from trunkline.cpu import cpu_times
 from trunkline.encode import Row, bare_row
 from trunkline.packing import cells, pack
-from trunkline.session import Feed
+from trunkline.session import Feed, open_session, session_options
+from trunkline.subnormals import subnormals_as_zero
 from trunkline_export.nodes import Nodes, real
 
 MOST_STOLEN = 0.10  # of the machine's time; a round above it does not count
@@ -134,9 +134,7 @@ def _product(shape: tuple[int, int, int], threads: int) -> Work:
     weight = np.random.default_rng(0).standard_normal((depth, columns)).astype(np.float32)
     nodes.rename(nodes.add("MatMul", "x", nodes.weight("weight", weight)), "y")
     model = nodes.model([real("x", rows, depth)], [real("y", rows, columns)])
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), one_thread(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model.SerializeToString(), session_options(1))
     given = {"x": np.ones((rows, depth), np.float32)}
     pool = ThreadPoolExecutor(threads)
 
@@ -161,17 +159,19 @@ def operator_times(path: Path, rows: Sequence[Row], budget: int = 512) -> dict[s
 
 
 def profile(path: Path, feeds: Sequence[Feed]) -> Counter[str]:
-    """Returns the seconds of each operator over the feeds; they run twice, the second counts."""
+    """Returns the seconds of each operator over the feeds, with the kernels that are served.
+
+    They run twice, the second time counts.
+    """
     with TemporaryDirectory() as aside:
-        options = one_thread()
+        options = session_options(1)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(aside) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(str(path), options)
         inputs = {given.name for given in session.get_inputs()}
-        for feed in (*feeds, *feeds):
-            session.run(None, {name: value for name, value in feed.items() if name in inputs})
+        with subnormals_as_zero():
+            for feed in (*feeds, *feeds):
+                session.run(None, {name: value for name, value in feed.items() if name in inputs})
         events = json.loads(Path(session.end_profiling()).read_text())
     begins = sorted(event["ts"] for event in events if event["name"] == "model_run")
     times: Counter[str] = Counter()
@@ -180,12 +180,3 @@ def profile(path: Path, feeds: Sequence[Feed]) -> Counter[str]:
         if counts and event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             times[event["args"]["op_name"]] += event["dur"] / 1e6
     return times
-
-
-def one_thread() -> onnxruntime.SessionOptions:
-    """Returns the options of a session that runs on the thread that calls it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    return options

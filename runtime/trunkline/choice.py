@@ -154,7 +154,9 @@ def _insist(found: list[Graph]) -> list[Graph]:
 def _check_sums(path: Path, graph: Graph) -> None:
     """Raises BundleError for bytes in ORT format without VNNI: onnxruntime turns them no more."""
     if graph.precision == "int8" and path.suffix == ".ort" and lacks_vnni():
-        reason = "sums of its bytes overflow on this processor, which lacks VNNI"
+        reason = (
+            "sums of its bytes overflow without VNNI, which this processor lacks or does not show"
+        )
         raise BundleError(path, reason, "use the bundle of ONNX files that it was made of")
 
 

@@ -5,38 +5,75 @@ from __future__ import annotations
 import math
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_ROOT = Path("/")
 _STEAL = 7  # column of /proc/stat
 _X86_64 = ("x86_64", "amd64")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})  # flags in /proc/cpuinfo
 
 
-def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Returns the CPUs of this process: its affinity, bounded by the cgroup's quota.
+def available_cpus(root: Path = _ROOT) -> int:
+    """Returns the CPUs of this process: its affinity, bounded by the quotas of its cgroups.
 
-    Containers are limited by quota, which os.cpu_count and onnxruntime do not see.
+    Containers and systemd's units are limited by quota, which os.cpu_count and onnxruntime do not
+    see.
     """
     affinity = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, math.ceil(min(affinity, cpu_quota(cgroup))))
+    return max(1, math.ceil(min(affinity, cpu_quota(root))))
 
 
-def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """Returns the quota in CPUs, of cgroup v2 or v1; infinity if there is none."""
+def cpu_quota(root: Path = _ROOT) -> float:
+    """Returns the least quota in CPUs of this process's cgroup and all above it; or infinity.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+    """
+    return min(map(_quota, _cgroups(root)))
+
+
+def _cgroups(root: Path) -> Iterator[Path]:
+    """Yields the folders of this process's cgroups, of version 2 and 1, and of those above them."""
+    mounts = root / "sys" / "fs" / "cgroup"
+    # In a container they are its own, though its processes may go by their path on the host.
+    yield from (mounts, mounts / "cpu")
     try:
-        limit, period = (cgroup / "cpu.max").read_text().split()
-        return math.inf if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
-        period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
-        return int(limit) / int(period) if int(limit) > 0 else math.inf
-    except (OSError, ValueError):
-        return math.inf
+        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 2 has no controllers here, and no folder for each.
+        folder = mounts / ("cpu" if controllers else "")
+        for part in Path(path.lstrip("/")).parts:
+            folder /= part
+            yield folder
+
+
+def _quota(cgroup: Path) -> float:
+    """Returns the quota that is set for a cgroup itself; infinity if there is none."""
+    for read in (_quota_2, _quota_1):
+        try:
+            return read(cgroup)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return math.inf
+
+
+def _quota_2(cgroup: Path) -> float:
+    limit, period = (cgroup / "cpu.max").read_text().split()
+    return math.inf if limit == "max" else int(limit) / int(period)
+
+
+def _quota_1(cgroup: Path) -> float:
+    limit = int((cgroup / "cpu.cfs_quota_us").read_text())
+    return limit / int((cgroup / "cpu.cfs_period_us").read_text()) if limit > 0 else math.inf
 
 
 def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
@@ -51,9 +88,10 @@ def cpu_model(info: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def lacks_vnni(info: Path = Path("/proc/cpuinfo")) -> bool:
-    """Returns whether the processor is an x86-64 that is known to lack VNNI.
+    """Returns whether the processor is an x86-64 that lacks VNNI, or does not tell.
 
-    Those add products of bytes in pairs, in 16 bits, which cannot hold the largest sums.
+    Those add products of bytes in pairs, in 16 bits, which cannot hold the largest sums. Windows
+    and macOS do not show what a processor can.
     """
     if platform.machine().lower() not in _X86_64:
         return False
@@ -63,7 +101,7 @@ def lacks_vnni(info: Path = Path("/proc/cpuinfo")) -> bool:
                 return _VNNI.isdisjoint(line.partition(":")[2].split())
     except OSError:
         pass
-    return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,10 @@ class CudaRunner:
         """Returns for each row its outputs by name: [S, ...] without padding, or one for all.
 
         Raises:
-            RuntimeFault: A row is longer than the model takes, or the GPU gave up.
+            RuntimeFault: A row is longer than the model takes, the GPU gave up, or this process
+                was forked.
         """
+        self._session.check()
         for row in rows:
             if len(row) > self._longest:  # the GPU would read beyond its tables, and say nothing
                 raise RuntimeFault(f"a row of {len(row)} tokens, at most {self._longest} are taken")

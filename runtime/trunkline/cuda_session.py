@@ -11,8 +11,9 @@ import onnxruntime
 from trunkline.buckets import CUDA_INPUTS, Place
 from trunkline.device import CUDA, CudaOptions
 from trunkline.errors import BundleError, DeviceError, RuntimeFault
+from trunkline.forking import OfProcess
 from trunkline.kinds import Output
-from trunkline.session import check_install
+from trunkline.session import check_install, open_session
 
 _ERRORS = 3
 _FLASH, _EFFICIENT = 1, 2  # kernels of attention that know packed rows, by onnxruntime's bits
@@ -48,6 +49,7 @@ class CudaSession:
         self.index = index
         self._path = path
         self._session = self._load(path, options)
+        self._bound = OfProcess(self._session, str(path))
         self._takes = {given.name for given in self._session.get_inputs()}
         unknown = self._takes - set(CUDA_INPUTS)
         if unknown:
@@ -89,9 +91,7 @@ class CudaSession:
         providers = self.providers(options)
         onnxruntime.set_default_logger_severity(_ERRORS)  # what matters is looked at below
         try:
-            session = onnxruntime.InferenceSession(
-                str(path), self.session_options(), providers=providers, enable_fallback=0
-            )
+            session = open_session(str(path), self.session_options(), providers)
         except Exception as error:  # onnxruntime has an exception type per status, with no base
             raise _load_failure(path, f"{self.kind}:{self.index}", error) from None
         if session.get_providers()[0] != providers[0][0]:
@@ -99,6 +99,10 @@ class CudaSession:
             mend = "its log says why: set ORT_LOG_LEVEL=2, see docs/gpu.md"
             raise DeviceError(f"{self.kind}:{self.index}", reason, mend)
         return session
+
+    def check(self) -> None:
+        """Raises RuntimeFault in a process that was forked: a GPU is lost to it."""
+        self._bound.check()
 
     def block(self, size: int, kind: type[np.int32 | np.float32]) -> onnxruntime.OrtValue:
         """Returns a block of memory on the device."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from trunkline.batching import PADDED_INPUTS, pad, plan, unpad
 from trunkline.cpu import available_cpus
 from trunkline.decode.numeric import Floats
 from trunkline.encode import Row
+from trunkline.forking import Workers
 from trunkline.kinds import Output
 from trunkline.packing import PACKED_INPUTS, Pack, cells, pack, unpack, width_of
 from trunkline.session import Session
@@ -144,7 +144,7 @@ class PackedRunner:
         self._session = Session(path, PACKED_INPUTS, outputs, 1)
         self.lanes = threads or available_cpus()
         self.budget = budget
-        self._threads = ThreadPoolExecutor(self.lanes, "trunkline-run")
+        self._threads = Workers(self.lanes, "trunkline-run")
 
     def group(self, length: int) -> int:
         """Returns the group of a row: the width of its attention."""

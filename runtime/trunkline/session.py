@@ -14,7 +14,9 @@ from trunkline.cpu import lacks_vnni
 from trunkline.decode.numeric import Floats
 from trunkline.device import CPU
 from trunkline.errors import BundleError, ConfigError, RuntimeFault
+from trunkline.forking import OfProcess
 from trunkline.kinds import Output
+from trunkline.subnormals import flushes, subnormals_as_zero
 from trunkline.weights import hold_weights
 
 Feed = Mapping[str, NDArray[np.int64]]
@@ -50,14 +52,14 @@ class Session:
         options = session_options(threads)
         held = hold_weights(options, path) if list(providers) == [CPU] else None
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=list(providers), enable_fallback=0
-            )
+            self._session = open_session(str(path), options, providers)
         except Exception as error:  # onnxruntime has an exception type per status, with no base
             reason = str(error).splitlines()[0]
             mend = f"export again, or update onnxruntime {onnxruntime.__version__}"
             raise BundleError(path, f"onnxruntime cannot load it: {reason}", mend) from None
         del held
+        alone = threads == 1 and list(providers) == [CPU]
+        self._bound = None if alone else OfProcess(self._session, str(path))
         missing = {output.name for output in outputs} - {
             o.name for o in self._session.get_outputs()
         }
@@ -77,19 +79,37 @@ class Session:
         """Returns the named outputs; what the graph does not take of `feed` is left out.
 
         Raises:
-            RuntimeFault: The graph cannot be run on it, such as a row longer than its positions.
+            RuntimeFault: The graph cannot be run on it, such as a row longer than its positions;
+                or it has threads, or a GPU, that this process lost when it was forked.
         """
+        if self._bound is not None:
+            self._bound.check()
         given = {name: value for name, value in feed.items() if name in self._inputs}
         try:
-            values: list[Floats] = self._session.run(list(outputs), given)
+            with subnormals_as_zero():
+                values: list[Floats] = self._session.run(list(outputs), given)
         except Exception as error:  # onnxruntime has an exception type per status, with no base
             reason = str(error).splitlines()[0]
             raise RuntimeFault(f"{self._path}: onnxruntime failed: {reason}") from None
         return values
 
 
+def open_session(
+    graph: str | bytes, options: onnxruntime.SessionOptions, providers: Sequence[Provider] = (CPU,)
+) -> onnxruntime.InferenceSession:
+    """Loads a graph; the calling thread's arithmetic stays as it was.
+
+    Raises:
+        Exception: onnxruntime cannot load it; it has an exception type per status, with no base.
+    """
+    with subnormals_as_zero():
+        return onnxruntime.InferenceSession(
+            graph, options, providers=list(providers), enable_fallback=0
+        )
+
+
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Returns the options that graphs are opened with."""
+    """Returns the options that graphs are opened with, by `open_session`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -97,9 +117,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.enable_mem_pattern = False
     # Idle threads must not take the cores from tokenising, decoding and gRPC.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Subnormal numbers, common in masked attention, are many times slower. The thread that loads
-    # the graph keeps the setting, for its own arithmetic too.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    if flushes():  # for onnxruntime's own threads, and like them the threads that call it
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if lacks_vnni():  # sums are exact then, at a fifth to a quarter more time (docs/adr/0013)
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
