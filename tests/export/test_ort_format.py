@@ -95,7 +95,9 @@ def test_bytes_are_refused_where_their_sums_overflow(
 ) -> None:
     monkeypatch.setattr("trunkline.choice.lacks_vnni", lambda: True)
     if overflows(graph, lacks=True):
-        with pytest.raises(BundleError, match="overflow without VNNI, .*; use the bundle of ONNX files"):
+        with pytest.raises(
+            BundleError, match="overflow without VNNI, .*; use the bundle of ONNX files"
+        ):
             trunkline.load(converted.path)
     else:
         assert trunkline.load(converted.path).self_test() > 0
