@@ -96,7 +96,7 @@ def test_bytes_are_refused_where_their_sums_overflow(
     monkeypatch.setattr("trunkline.choice.lacks_vnni", lambda: True)
     if overflows(graph, lacks=True):
         with pytest.raises(
-            BundleError, match="overflow without VNNI, .*; use the bundle of ONNX files"
+            BundleError, match=r"overflow without VNNI, .*; use the bundle of ONNX files"
         ):
             trunkline.load(converted.path)
     else:
