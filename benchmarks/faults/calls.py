@@ -63,7 +63,7 @@ def refused(error: grpc.RpcError) -> str:
 
 
 def cut(error: grpc.RpcError) -> str:
-    """Allows every UNAVAILABLE: where a process is killed, its calls end with it."""
+    """Allows every UNAVAILABLE: where a process ends, its calls end with it."""
     if code_of(error) is not grpc.StatusCode.UNAVAILABLE:
         return ""
     return refused(error) or "cut off"
@@ -179,6 +179,7 @@ class Crowd:
     answered: int = 0
     versions: set[int] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def calling(self) -> Iterator[Crowd]:
@@ -235,7 +236,8 @@ class Crowd:
                 judge_error(error, self.tally, self.allowed)
                 self._stop.wait(_PAUSE)
             else:
-                self.answered += 1
+                with self._lock:
+                    self.answered += 1
                 self.versions.add(response.model_version)
                 self.tally.check(self.truth.complaint(index, response))
             self.slowest = max(self.slowest, time.monotonic() - begin)

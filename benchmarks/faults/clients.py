@@ -23,6 +23,9 @@ from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.launch import Launched
 
 STREAM = "/trunkline.v1.AnalysisService/AnalyzeStream"
+WATCH = "/grpc.health.v1.Health/Watch"
+WINDOWS = (65_535, 0)
+"""Bytes of replies that clients let come: what is usual, and nothing at all."""
 _CALLS = 100
 _MOST_GROWTH = 64.0  # MiB of the server while a client does not read
 _MOST_SECONDS = 10.0  # to exit, of which a drain may take half
@@ -109,9 +112,9 @@ def half_open(world: World) -> Tally:
     with world.serving("--drain-seconds", 5) as server, contextlib.ExitStack() as stack:
         crowd = Crowd(server.address, world.truth, tally, callers=4)
         with crowd.calling():
-            for at in range(world.times(100)):
-                wire = stack.enter_context(wire_to(server.address))
-                STAGES[at % len(STAGES)](wire, world.truth)
+            for at in range(2 * world.times(50)):
+                wire = stack.enter_context(wire_to(server.address, WINDOWS[at % 2]))
+                STAGES[at // 2 % len(STAGES)](wire, world.truth)
             crowd.wait(2 * _CALLS)
         begin = time.monotonic()
         status = server.end(signal.SIGTERM)
@@ -153,8 +156,29 @@ def _open_stream(wire: Wire, truth: Truth) -> None:
     wire.send(request.SerializeToString(), last=False)
 
 
-STAGES = (_silent, _half_preface, _only_preface, _only_headers, _half_request, _open_stream)
-"""(wire, truth) goes so far into a call."""
+def _whole_request(wire: Wire, truth: Truth) -> None:
+    wire.greet()
+    wire.open(ANALYZE)
+    wire.send(truth.requests[0].SerializeToString())
+
+
+def _watch(wire: Wire, truth: Truth) -> None:
+    wire.greet()
+    wire.open(WATCH)
+    wire.send(b"")
+
+
+STAGES = (
+    _silent,
+    _half_preface,
+    _only_preface,
+    _only_headers,
+    _half_request,
+    _whole_request,
+    _open_stream,
+    _watch,
+)
+"""(wire, truth) goes so far into a call, and reads nothing of it."""
 
 
 def vanishing(world: World) -> Tally:
@@ -175,7 +199,7 @@ def vanishing(world: World) -> Tally:
 
 def vanish(server: Launched, truth: Truth, at: int, random: np.random.Generator) -> None:
     """Sends a call, one request or several on a stream, and is gone somewhere in the middle."""
-    with wire_to(server.address) as wire:
+    with wire_to(server.address, WINDOWS[at // 4 % 2]) as wire:
         wire.greet()
         wire.open(STREAM if at % 2 else ANALYZE)
         request = truth.requests[at % len(truth.requests)]

@@ -17,7 +17,13 @@ import numpy as np
 from benchmarks.family import descriptors, resident
 from benchmarks.faults.calls import Crowd, channel_to, good_call, raw_call
 from benchmarks.faults.changing import swap
-from benchmarks.faults.clients import STAGES, ask_without_reading, read_at_last, vanish
+from benchmarks.faults.clients import (
+    STAGES,
+    WINDOWS,
+    ask_without_reading,
+    read_at_last,
+    vanish,
+)
 from benchmarks.faults.frames import wire_to
 from benchmarks.faults.inference import Requests
 from benchmarks.faults.malformed import many_malformed, mutation
@@ -83,8 +89,9 @@ class _Soak:
 
     def half_open(self) -> None:
         with contextlib.ExitStack() as stack:
-            for stage in STAGES:
-                stage(stack.enter_context(wire_to(self.server.address)), self.world.truth)
+            for stage, window in itertools.product(STAGES, WINDOWS):
+                wire = stack.enter_context(wire_to(self.server.address, window))
+                stage(wire, self.world.truth)
             good_call(self.channel, self.world.truth, self.tally, self.round)
 
     def slow_reader(self) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import signal
 import time
 
-import grpc
 import psutil
 
 from benchmarks.family import family
-from benchmarks.faults.calls import Crowd, code_of, cut, is_ours, refused
-from benchmarks.faults.counted import HEARD
+from benchmarks.faults.calls import Crowd, cut
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.world import World
 from trunkline_serve.launch import Launched
 
 _BETWEEN = 120  # calls before each signal
+_MANY = 64  # callers: gRPC has calls in hand all the time that the server has not yet heard of
 _FRONTS = 2
 _ENGINE, _FRONT = "engine", "front"
 _DIED, _SERVES = "process died", "serving on"
@@ -23,56 +22,38 @@ _AT_ONCE = 5.0  # seconds within which the calls of a process that died must end
 
 
 def sigterm(world: World) -> Tally:
-    """Ends servers under load: what they accepted is answered, and they exit with 0.
+    """Ends servers under load: answers arrive, all else is UNAVAILABLE, the exit status is 0.
 
-    gRPC itself cancels calls that come in while it shuts down, before the server hears of them. So
-    that none of those was accepted, the calls that the server has heard of are counted there too.
+    The server's own log tells what it has answered.
     """
-    tally = Tally("SIGTERM under load")
-    for _ in range(world.times(5)):
-        with world.serving(module="benchmarks.faults.counted") as server:
-            ended = _end(server, world, tally)
-            _check_heard(server, ended)
-        tally.add(ended)
-    return tally
+    return _sigterm(world, "SIGTERM under load", 5)
 
 
 def sigterm_fronts(world: World) -> Tally:
-    """Does the same to servers of several processes, which cannot be counted in."""
-    tally = Tally("SIGTERM under load, with fronts")
-    for _ in range(world.times(3)):
-        with world.serving("--fronts", _FRONTS) as server:
-            tally.add(_end(server, world, tally))
+    """Does the same to servers of several processes."""
+    return _sigterm(world, "SIGTERM under load, with fronts", 3, "--fronts", _FRONTS)
+
+
+def _sigterm(world: World, fault: str, times: int, *flags: object) -> Tally:
+    tally = Tally(fault)
+    for _ in range(world.times(times)):
+        with world.serving("--log-calls", *flags) as server:
+            crowd = Crowd(server.address, world.truth, tally, callers=_MANY, allowed=cut)
+            with crowd.calling():
+                crowd.recover(_BETWEEN)
+                begin = time.monotonic()
+                status = server.end(signal.SIGTERM)
+                _slowest(tally, "s to exit", time.monotonic() - begin)
+            tally.check(f"exit status {status}" if status else "")
+            for _ in range(_answered(server) - crowd.answered):
+                tally.lose("a call was answered and its caller did not get it")
     return tally
 
 
-def _end(server: Launched, world: World, tally: Tally) -> Tally:
-    """Ends a server under load; returns what became of the calls."""
-    crowd = Crowd(server.address, world.truth, Tally(tally.fault), allowed=_ending)
-    with crowd.calling():
-        crowd.recover(_BETWEEN)
-        begin = time.monotonic()
-        status = server.end(signal.SIGTERM)
-        _slowest(tally, "s to exit", time.monotonic() - begin)
-    tally.check(f"exit status {status}" if status else "")
-    return crowd.tally
-
-
-_UNHEARD = "cancelled by gRPC"
-
-
-def _ending(error: grpc.RpcError) -> str:
-    bare = code_of(error) is grpc.StatusCode.CANCELLED and not is_ours(error)
-    return _UNHEARD if bare else refused(error)
-
-
-def _check_heard(server: Launched, tally: Tally) -> None:
-    """Checks that whatever the server has heard of got its answer or its refusal from there."""
-    (line,) = [one for one in server.log.read_text().splitlines() if one.startswith(HEARD)]
-    heard = int(line.removeprefix(HEARD))
-    unheard = tally.notes.get(_UNHEARD, 0) + tally.notes.get("unreachable", 0)
-    for _ in range(heard - (tally.tried - unheard)):
-        tally.lose("a call was accepted and cancelled")
+def _answered(server: Launched) -> int:
+    """Returns the calls that a server has answered, by its log."""
+    lines = server.log.read_text(encoding="utf-8").splitlines()
+    return sum(" status=OK " in line and "/Analyze " in line for line in lines)
 
 
 def kill_server(world: World) -> Tally:

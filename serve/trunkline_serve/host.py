@@ -16,7 +16,12 @@ from trunkline_serve.fronts.supervisor import supervise
 from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.observe.observer import Observer
 from trunkline_serve.precedence import give_way
-from trunkline_serve.process import quick_loop, set_up_interpreter, stop_on_signal
+from trunkline_serve.process import (
+    end_process,
+    quick_loop,
+    set_up_interpreter,
+    stop_on_signal,
+)
 from trunkline_serve.rpc.server import Server
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.settings import Settings
@@ -51,7 +56,7 @@ class Host:
         settings: Of the server.
 
     Attributes:
-        engine, loader, server: Its parts.
+        engine, loader, observer, server: Its parts.
         metrics_address: `host:port` of its metrics; None if they are not served.
 
     Raises:
@@ -75,10 +80,10 @@ class Host:
             )
             stack.callback(self.loader.close)
             self.loader.skip(model.bundle.path for model in models)
-            observer = Observer(self.engine)
-            stack.callback(observer.close)
-            self.metrics_address = observer.metrics_address
-            self.server = Server(self.engine, self.loader, observer.calls)
+            self.observer = Observer(self.engine)
+            stack.callback(self.observer.close)
+            self.metrics_address = self.observer.metrics_address
+            self.server = Server(self.engine, self.loader, self.observer.calls)
             self._closing = stack.pop_all()
 
     async def start(self) -> str:
@@ -113,6 +118,8 @@ async def _serve(models: Sequence[Model], settings: Settings) -> None:
         notify.ready()
         await stopped.wait()
         notify.stopping()
-        await host.stop()
+        await host.server.drain()
+        host.observer.close()
+        end_process()
     finally:
         host.close()

@@ -150,19 +150,6 @@ def test_the_command_heeds_a_file_and_variables(bundle: Path, tmp_path: Path) ->
     assert (limits.max_documents, limits.max_questions) == (3, 2)
 
 
-def test_a_second_signal_does_not_wait_for_the_drain(bundle: Path) -> None:
-    with (
-        serving([bundle], "--threads", 1) as server,
-        grpc.insecure_channel(server.address) as channel,
-    ):
-        # The server waits a second for this call, which does not end by itself.
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        assert next(watch).status == SERVING
-        server.process.terminate()
-        assert next(watch).status == NOT_SERVING
-        assert server.end(signal.SIGTERM) == -signal.SIGTERM
-
-
 def test_the_service_manager_hears_of_start_and_end(bundle: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))

@@ -17,6 +17,7 @@ from trunkline_serve.fronts.sessions import Sessions
 from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.models import Registry
 from trunkline_serve.precedence import give_way
+from trunkline_serve.process import end_process
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.settings import Metrics as MetricsSettings
 from trunkline_serve.settings import Settings
@@ -59,6 +60,7 @@ async def compute(folder: Folder, settings: Settings, *, again: bool) -> None:
         sessions = Sessions(scheduler, registry, loader)
         child.ready(registry.ids())
         await _work_until(child.stop, sessions, loader, settings, folder.socket)
+        end_process()  # the fronts are gone: nobody waits for a batch or a model that is loading
 
 
 async def _work_until(

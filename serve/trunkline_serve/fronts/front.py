@@ -13,6 +13,7 @@ from trunkline_serve.fronts.following import follow
 from trunkline_serve.fronts.remote import Remote
 from trunkline_serve.observe.observer import Observer
 from trunkline_serve.precedence import give_way
+from trunkline_serve.process import end_process
 from trunkline_serve.rpc.server import Server
 from trunkline_serve.settings import Settings
 
@@ -55,7 +56,9 @@ async def front(folder: Folder, settings: Settings, *, again: bool) -> None:
             await server.start()
             child.ready(engine.models.ids())
             await child.stop.wait()
-            await server.stop()
+            await server.drain()
+            observer.close()
+            end_process()
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following

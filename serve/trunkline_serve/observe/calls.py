@@ -120,6 +120,23 @@ class Calls(Listener):
         self._log = log
         self._traces = traces
         self._ended = ended
+        self._open = 0
+        self._closed = False
+        self._none_open = asyncio.Event()
+
+    def close(self) -> None:
+        """Waits for no more calls: from now on, only those that are open count for `ended`."""
+        self._closed = True
+        if not self._open:
+            self._none_open.set()
+
+    async def ended(self, seconds: float) -> bool:
+        """Returns whether the last call that was open when closed ends in time, its reply sent."""
+        try:
+            await asyncio.wait_for(self._none_open.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     @contextmanager
     def call(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[Call]:
@@ -131,6 +148,7 @@ class Calls(Listener):
         span = None if self._traces is None else self._traces.begin(method, metadata)
         call = Call(method, _request_id(metadata), span)
         context.set_trailing_metadata(call.trailing)
+        self._begin(context)
         _current.set(call)
         try:
             yield call
@@ -151,6 +169,17 @@ class Calls(Listener):
         current = _current.get()
         if current is not None:
             current.failed(call)
+
+    def _begin(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        if not self._closed:
+            self._open += 1
+            sent: Any = self._sent  # its type stubs want a class of their own
+            context.add_done_callback(sent)
+
+    def _sent(self, context: object) -> None:
+        self._open -= 1
+        if self._closed and not self._open:
+            self._none_open.set()
 
     def _end(self, call: Call, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         call.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -19,6 +19,7 @@ from trunkline_serve.loading import Loading
 from trunkline_serve.observe.calls import Calls
 from trunkline_serve.oip import servicer as oip
 from trunkline_serve.oip.reflection import described
+from trunkline_serve.rpc.health import Health
 from trunkline_serve.rpc.methods import service_handler
 from trunkline_serve.rpc.reflection import reflection_handler
 from trunkline_serve.rpc.servicers import AnalysisServicer, ModelServicer
@@ -38,11 +39,9 @@ _FILES: tuple[Any, ...] = (
     reflection_pb2.DESCRIPTOR,
 )
 SERVICES = (_ANALYSIS.full_name, _MODELS.full_name)
-_LAST_REPLIES = 1.0  # seconds to send what is computed; open health watches end with it
+_LAST_REPLIES = 1.0  # seconds to send what is computed
+_ARRIVAL = 0.1  # seconds for what was sent, before its connection breaks
 _CONNECTION_MS = 600_000
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Server:
@@ -63,9 +62,10 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=_interceptors(engine), options=_options(engine.settings, reuse_port)
         )
-        self._health = _Health(engine)
+        self._calls = calls
+        self._health = Health(SERVICES, engine.models)
         self._server.add_generic_rpc_handlers(_handlers(engine, loader, calls))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, oip.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflecting = reflection_handler(names, described(_FILES), calls)
         self._server.add_generic_rpc_handlers((reflecting,))
@@ -90,7 +90,6 @@ class Server:
                 "choose another host or port"
             ) from None
         await self._server.start()
-        await self._health.start()
         _log.info("serving on %s:%d", host, port)
         return f"{host}:{port}"
 
@@ -98,81 +97,28 @@ class Server:
         """Says in health whether calls can be answered; that they can until told otherwise."""
         self._health.available(on)
 
-    async def stop(self) -> None:
-        """Drains and stops: health says NOT_SERVING, new calls are refused, those in flight end.
+    async def drain(self) -> None:
+        """Says NOT_SERVING in health, refuses new calls, and answers those that were accepted.
 
-        Calls that take longer than `Settings.drain_seconds` are cut off.
+        Returns when all answers are sent, or after `Settings.drain_seconds` and about a second.
+        gRPC itself goes on: end the process, and what still comes in breaks off as UNAVAILABLE.
         """
         _log.info("draining")
-        await self._health.stop()
+        self._health.stop()
+        self._calls.close()
         done = await self._engine.drain(self._settings.drain_seconds)
-        await self._server.stop(_LAST_REPLIES if done else 0)
+        done = done and await self._calls.ended(_LAST_REPLIES)
+        await asyncio.sleep(_ARRIVAL)
         _log.info("stopped" if done else "stopped; calls were cut off")
 
-
-class _HealthServicer(health.aio.HealthServicer):
-    """The standard's: what is not served is an error of Check, and a status of Watch."""
-
-    async def Check(self, request: Any, context: Any) -> Any:
-        """Returns the status of what is served."""
-        response = await super().Check(request, context)
-        if response.status == _UNKNOWN:  # a model that was unloaded
-            await context.abort(grpc.StatusCode.NOT_FOUND)
-        return response
-
-
-class _Health:
-    """grpc.health.v1 of the server as a whole, its services, and each model.
-
-    A model is asked for as `NAME` or `NAME/VERSION`.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.servicer = _HealthServicer()
-        self._engine = engine
-        self._told: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._status: Any = _SERVING
-        self._on = False
-
-    async def start(self) -> None:
-        """Says SERVING, and follows the models from now on."""
-        self._on = True
-        await self._say_status()
-        self._engine.models.on_change(self._follow)
-
-    def available(self, on: bool) -> None:
-        """Says SERVING or NOT_SERVING for everything, and for models to come."""
-        self._status = _SERVING if on else _NOT_SERVING
-        if self._on:
-            self._begin(self._say_status())
-
     async def stop(self) -> None:
-        """Says NOT_SERVING for everything, for good."""
-        self._on = False
-        await self.servicer.enter_graceful_shutdown()
+        """Drains and shuts gRPC down, in a process that goes on.
 
-    def _follow(self) -> None:
-        if self._on:
-            self._begin(self._tell())
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _say_status(self) -> None:
-        for name in ("", *SERVICES, *self._told):
-            await self.servicer.set(name, self._status)
-
-    async def _tell(self) -> None:
-        ids = self._engine.models.ids()
-        served = {one.name for one in ids} | {f"{one.name}/{one.version}" for one in ids}
-        told, self._told = self._told, served
-        for name in told - served:
-            await self.servicer.set(name, _UNKNOWN)
-        for name in served - told:
-            await self.servicer.set(name, self._status)
+        Between gRPC's word that it goes and a client's hearing it, calls come in which gRPC cancels
+        by itself: their callers see CANCELLED.
+        """
+        await self.drain()
+        await self._server.stop(0)
 
 
 def _handlers(engine: Engine, loader: Loading, calls: Calls) -> Sequence[grpc.GenericRpcHandler]:

@@ -18,8 +18,8 @@ from trunkline_serve.rpc.status import TABLE, to_status
 from trunkline_serve.security.tokens import Caller, Tokens
 from trunkline_serve.settings import Settings
 
-OPEN_SERVICE = "/grpc.health.v1.Health/"
-"""Probes have no token."""
+OPEN_METHOD = "/grpc.health.v1.Health/Check"
+"""Probes have no token. It ends by itself, unlike `Watch`."""
 
 ADMIN_METHODS = frozenset(
     {
@@ -89,7 +89,7 @@ class Access:
             Forbidden: The method is for administrators.
         """
         caller = self._anyone
-        if self._tokens is not None and not method.startswith(OPEN_SERVICE):
+        if self._tokens is not None and method != OPEN_METHOD:
             caller = _holder(self._tokens, _bearer(metadata), now)
             caller.charge(now)
         if method in ADMIN_METHODS and not caller.admin:

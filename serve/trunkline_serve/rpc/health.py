@@ -1,0 +1,84 @@
+"""grpc.health.v1 of a server: of all of it, of its services, and of each model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from trunkline_serve.models import Registry
+from trunkline_serve.rpc.methods import Context
+
+_messages: Any = health_pb2  # its type stubs lack what came later
+_Response = health_pb2.HealthCheckResponse
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """Answers what is asked about health. Belongs to one event loop.
+
+    A model is asked for as `NAME` or `NAME/VERSION`. Whoever watches gets the newest status as
+    soon as it has taken the last: nobody waits for one that does not read, as the standard's own
+    servicer would.
+
+    Args:
+        services: Names that are known whatever is served; the empty one is the server as a whole.
+        models: Names that come and go.
+    """
+
+    def __init__(self, services: Iterable[str], models: Registry) -> None:
+        self._services = ("", *services)
+        self._models = models
+        self._status: Any = _Response.SERVING
+        self._stopped = False
+        self._changed = asyncio.Event()
+        models.on_change(self._tell)
+
+    def available(self, on: bool) -> None:
+        """Says SERVING or NOT_SERVING for everything."""
+        if not self._stopped:
+            self._status = _Response.SERVING if on else _Response.NOT_SERVING
+            self._tell()
+
+    def stop(self) -> None:
+        """Says NOT_SERVING for everything, for good."""
+        self.available(False)
+        self._stopped = True
+
+    async def Check(self, request: Any, context: Context) -> Any:
+        """Returns the status of what is served; all else is not found."""
+        status = self._status_of(request.service)
+        if status == _Response.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return _Response(status=status)
+
+    async def List(self, request: Any, context: Context) -> Any:
+        """Returns the status of everything that has one."""
+        response = _messages.HealthListResponse()
+        for name in (*self._services, *self._served()):
+            response.statuses[name].status = self._status
+        return response
+
+    async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
+        """Yields the status now, and each time that it has changed."""
+        told = None
+        while True:
+            changed, status = self._changed, self._status_of(request.service)
+            if status != told:
+                yield _Response(status=status)
+                told = status
+            await changed.wait()
+
+    def _status_of(self, name: str) -> Any:
+        known = name in self._services or name in self._served()
+        return self._status if known else _Response.SERVICE_UNKNOWN
+
+    def _served(self) -> set[str]:
+        ids = self._models.ids()
+        return {one.name for one in ids} | {f"{one.name}/{one.version}" for one in ids}
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
