@@ -291,7 +291,7 @@ def test_dev_question_over_the_limit_is_named_before_training(
 
 
 def test_texts_without_tokens_give_an_empty_table(encoder: TextEncoder, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("life, \nnews, \n")
+    (tmp_path / "a.csv").write_text("life, \nnews, \nlife, \n")
     task = TaskConfig("text-classification", str(tmp_path / "a.csv"), dev=str(tmp_path / "a.csv"))
     for _ in range(2):
         loaded = load_task("topic", task, encoder, tmp_path / "cache")

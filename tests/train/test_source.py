@@ -109,12 +109,22 @@ def test_local_parquet_keeps_the_class_names_of_datasets(hub: Hub) -> None:
     assert example.tags == ("B-PER", "O", "B-LOC")
 
 
-def test_class_that_is_none_is_named(hub: Hub) -> None:
+def test_minus_one_is_no_class_but_says_that_there_is_none(hub: Hub) -> None:
     label = datasets.ClassLabel(names=["World", "Sports"])
-    features = datasets.Features({"text": datasets.Value("string"), "label": label})
-    source = hub({"text": ["a", "b"], "label": [1, -1]}, features)
-    with pytest.raises(DataError, match="set row 1: class -1 is none of the 2; does the split"):
-        load_test(texts(source, test=source), "test")
+    text, many = datasets.Value("string"), datasets.List(label)
+    features = datasets.Features({"text": text, "label": label, "all": many})
+    given = {"text": ["a", "b", "c"], "label": [1, -1, 0], "all": [[1], [0, -1], []]}
+    source = hub(given, features)
+    assert [e.text for e in load_test(texts(source, test=source), "test")] == ["a", "c"]
+    multi = texts(source, test=source, column="all", options={"multi_label": True})
+    assert [e.text for e in load_test(multi, "test")] == ["a", "c"]
+
+
+def test_split_without_labels_is_refused(hub: Hub) -> None:
+    features = class_labels("B-LOC", "O")
+    source = hub({"tokens": [["Ada", "runs"]] * 2, "ner_tags": [[-1, -1], [1, -1]]}, features)
+    with pytest.raises(DataError, match="no row has a value in the column 'ner_tags'; set column"):
+        load_test(tokens(source, test=source), "test")
 
 
 @pytest.mark.parametrize(

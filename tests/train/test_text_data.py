@@ -81,6 +81,102 @@ def test_header_is_found_by_label_or_by_names_given(read: Read, options: dict[st
     assert lines(read_rows) == [2]
 
 
+REVIEWS = """\
+review,sentiment
+"Loved it, truly.<br />Twice.",positive
+Dull; slow.,negative
+"""
+SPAM = """\
+v1,v2,,
+ham,"Go until jurong point, crazy..",,
+spam,Free entry," call now",
+ham,U dun say so early hor... U c already then say...,,
+"""
+NEWS_WITH_HEADER = """\
+Class Index,Title,Description
+3,Fears for T N pension after talks,Unions representing workers say they are 'disappointed'.
+4,The Race is On: Second Private Team,A second team of rocketeers competing.
+"""
+TICKETS = """\
+ticket_id,body,category
+1001,Printer is on fire,hardware
+1002,Cannot log in,account
+1003,Please reset it,account
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (REVIEWS, [("Loved it, truly.<br />Twice.", "positive"), ("Dull; slow.", "negative")]),
+        ("Label,Text\n1,Rain\n0,Sun\n", [("Rain", "1"), ("Sun", "0")]),
+        ("text,category\nRain,weather\nGoal,sport\n", [("Rain", "weather"), ("Goal", "sport")]),
+        ("Text;Genre\nRain, sun;weather\n", [("Rain, sun", "weather")]),
+        ("text\tstars\nGood, really\tfive\nBad\tone\n", [("Good, really", "five"), ("Bad", "one")]),
+        ("label|message\na|b, c; d\n", [("b, c; d", "a")]),
+        ("\ufeff,label,text\n0,a,b\n1,c,d\n", [("b", "a"), ("d", "c")]),
+        (TICKETS, [("Printer is on fire", "hardware"), ("Cannot log in", "account")]),
+        ("weather,It rains.\nsport,A goal!\n", [("It rains.", "weather"), ("A goal!", "sport")]),
+        ("a;b\na;c, d\n", [("b", "a"), ("c, d", "a")]),
+    ],
+)
+def test_files_as_people_have_them_are_read(
+    read: Read, content: str, wanted: list[tuple[str, str]]
+) -> None:
+    given = [(text, labels[0]) for text, labels in found(read(content))]
+    assert given[: len(wanted)] == wanted
+    windows = b"\xef\xbb\xbf" + content.removeprefix("\ufeff").replace("\n", "\r\n").encode()
+    assert found(read(windows)) == found(read(content))
+
+
+def test_columns_without_a_name_are_not_read(read: Read) -> None:
+    assert found(read(SPAM))[1:2] == [("Free entry", ("spam",))]
+
+
+def test_title_and_text_are_joined_whether_they_have_names_or_not(read: Read) -> None:
+    bare = NEWS_WITH_HEADER.partition("\n")[2]
+    named = found(read(NEWS_WITH_HEADER))
+    assert named == found(read(bare)) == found(read(NEWS_WITH_HEADER, column=0, text=(1, 2)))
+    assert named[1][0].startswith("The Race is On: Second Private Team A second team")
+
+
+def test_columns_of_json_lines_are_found_by_the_same_names(read: Read) -> None:
+    content = jsonl({"review": "a", "sentiment": "b", "stars": 3}, {"review": "c"})
+    assert found(read(content, "a.jsonl")) == [("a", ("b",))]
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "nan", "NaN"])
+def test_rows_of_csv_without_a_label_are_left_out(read: Read, empty: str) -> None:
+    assert found(read(f"label,text\na,b\n{empty},c\n")) == [("b", ("a",))]
+    told = refusal(read, f"label,text\n{empty},c\n")
+    assert "a.csv: no row has a value in the column 'label'; set column" in told
+
+
+@pytest.mark.parametrize(("column", "kept"), [("gold_label", 1), ("polarity", 2)])
+def test_a_dash_is_no_label_of_snli(read: Read, column: str, kept: int) -> None:
+    content = jsonl({"text": "a", column: "-"}, {"text": "b", column: "neutral"})
+    assert len(read(content, "a.jsonl", column=column)) == kept
+
+
+LABELS = ("toxic", "rude", "threat")
+
+
+@pytest.mark.parametrize("value", [[1, 0, 1], [True, False, True], [1.0, 0.0, 1.0]])
+def test_ones_and_zeros_stand_for_the_labels_given(read: Read, value: list[float]) -> None:
+    content = jsonl(row(label=value), row(label=[0, 0, 0]))
+    examples = read(content, "a.jsonl", options=MULTI, labels=LABELS)
+    assert [e.labels for e in examples] == [("toxic", "threat"), ()]
+    for labels in ((), LABELS[:2]):
+        told = refusal(read, content, "a.jsonl", options=MULTI, labels=labels)
+        assert f"a.jsonl:1: has {value} for labels, which says of each label if it fits" in told
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": ("0", "1")}, {"label_names": {"0": "x"}}])
+def test_lists_of_numbered_labels_name_them(read: Read, options: dict[str, object]) -> None:
+    examples = read(jsonl(row(label=[0, 1]), row(label=[1])), "a.jsonl", options=MULTI, **options)
+    assert [len(e.labels) for e in examples] == [2, 1]
+
+
 def test_texts_of_several_columns_are_joined_by_blanks(read: Read) -> None:
     content = "topic,title,body\nlife,Ada,lives\n"
     (example,) = read(content, column="topic", text=("title", "body"))
@@ -164,10 +260,23 @@ def test_pairs_are_not_read_as_single_texts_unless_that_is_said(read: Read) -> N
         ('1,"a\nb"\n\n2,c,d\n', "a.csv:4: has 3 fields, the first row has 2"),
         ('1,a\n2,"b\n3,c\n', "a.csv:2: is not CSV: unexpected end of data; check the quotes"),
         ('1,a\n2,"b"c\n', "a.csv:2: is not CSV:"),
-        ("1,a\n,b\n", "a.csv:2: has '' for a label"),
-        ("1,a\nNaN,b\n", "a.csv:2: has 'NaN' for a label"),
         ("label,text,text\n1,a,b\n", "a.csv:1: the header names a column twice"),
-        ("label,body\n1,a\n", "a.csv:2: column 'text' is missing; there are label, body"),
+        (
+            "label,one,two\n1,a,b\n",
+            "a.csv:2: there are label, one, two: no name tells which column",
+        ),
+        (
+            "label,body,post\n1,a,b\n",
+            "a.csv:2: there are label, body, post: body or post may be the",
+        ),
+        (
+            "text,topic,genre\na,b,c\n",
+            "a.csv:2: there are text, topic, genre: topic or genre may be",
+        ),
+        ("label,text\n1,a\nlabel,text\n2,b\n", "a.csv:3: repeats the header; delete the line"),
+        ("one\ntwo\n", "a.csv:1: has one column; columns are apart by ',', ';', a tab, '|'"),
+        ("a,b;c\nd,e;f\n", "a.csv:1: cannot tell if ',' or ';' stands between columns; put fields"),
+        ("good,fine\nbad,poor\n", "a.csv:1: cannot tell if the first row (good, fine) names the"),
         ("", "a.csv: holds no examples"),
         ("label,text\n", "a.csv: holds no examples"),
         ("1,Z\xfcrich\n".encode("latin-1"), "a.csv:1: is not UTF-8"),
@@ -200,7 +309,6 @@ def test_columns_that_are_not_there_are_named(
     [
         ({"label": ["a"]}, "a.jsonl:2: has a list of labels; set options.multi_label to true"),
         ({"label": {}}, "a.jsonl:2: has {} for a label"),
-        ({"label": float("nan")}, "a.jsonl:2: has nan for a label"),
         ({"label": 1.5}, "a.jsonl:2: has 1.5 for a label"),
         ({"text": None}, "a.jsonl:2: column 'text' is null"),
         ({"text": 3}, "a.jsonl:2: column 'text' must be a text, not 3"),
@@ -212,8 +320,8 @@ def test_row_that_does_not_fit_is_named(read: Read, change: dict[str, object], t
 
 
 def test_labels_of_no_row_are_named(read: Read) -> None:
-    told = refusal(read, jsonl({"text": "a", "topic": "b"}), "a.jsonl")
-    assert "a.jsonl: no row has the column 'label'; there are text, topic; set column" in told
+    told = refusal(read, jsonl({"text": "a", "by": "b", "kind": "c"}), "a.jsonl")
+    assert "a.jsonl: no row has the column 'label'; there are text, by, kind; set column" in told
 
 
 def test_broken_parquet_is_one_line(read: Read, tmp_path: Path) -> None:
@@ -241,7 +349,7 @@ def task(tmp_path: Path) -> Callable[..., TaskConfig]:
 
 
 def test_labels_are_those_of_the_training_data_sorted(task: Callable[..., TaskConfig]) -> None:
-    assert read_splits(task("b,x\na,y\nb,z\n", "a,x\n")).labels == ("a", "b")
+    assert read_splits(task("b,x\na,y\nb,z\n", "a,x.\n")).labels == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -256,8 +364,8 @@ def test_labels_that_do_not_fit_are_named(
     task: Callable[..., TaskConfig], labels: tuple[str, ...], told: str
 ) -> None:
     with pytest.raises(DataError, match=told):
-        read_splits(task("b,x\na,y\n", "a,x\nc,y\n", labels=labels))
+        read_splits(task("b,x.\na,y\n", "a,x.\nc,y\n", labels=labels))
 
 
 def test_labels_given_keep_their_order(task: Callable[..., TaskConfig]) -> None:
-    assert read_splits(task("b,x\na,y\n", "a,x\n", labels=("b", "a"))).labels == ("b", "a")
+    assert read_splits(task("b,x.\na,y\n", "a,x.\n", labels=("b", "a"))).labels == ("b", "a")

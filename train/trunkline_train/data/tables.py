@@ -1,8 +1,7 @@
-"""Reads rows of tables: JSON lines, CSV and TSV, Parquet, data sets of the hub."""
+"""Reads rows of tables: JSON lines, Parquet, data sets of the hub."""
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,13 +13,12 @@ from trunkline.errors import DataError
 from trunkline.formats.rows import as_row
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.files import opened, read_lines
-from trunkline_train.data.records import Record, numbered
+from trunkline_train.data.records import Record
 from trunkline_train.paths import HUB
 
-LABEL = "label"  # a first row that holds it is a header
 _HUB = re.compile(r"([^#@:]+)(?::([^#@:]+))?(?:@([^#]+))?(?:#(.+))?")
+_UNLABELLED = -1  # where a class label would be, as `datasets` writes it
 _BATCH = 1000  # rows read at once
-_LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is 131,072
 
 
 def read_jsonl(path: Path, task: TaskConfig) -> Iterator[Record]:
@@ -40,68 +38,6 @@ def read_jsonl(path: Path, task: TaskConfig) -> Iterator[Record]:
         if row is None:
             raise DataError(path, "is not a JSON object", number)
         yield Record(row, f"{path}:{number}")
-
-
-def read_csv(path: Path, task: TaskConfig) -> Iterator[Record]:
-    """Yields the rows of a CSV file (RFC 4180: a field in quotes may hold line ends).
-
-    The first row is a header if the task names columns, or if it holds `label`; else columns go
-    by number.
-
-    Raises:
-        DataError: A row has another number of fields, or quotes do not close; names the line.
-    """
-    return _separated(path, task, {"strict": True})
-
-
-def read_tsv(path: Path, task: TaskConfig) -> Iterator[Record]:
-    """Yields the rows of a TSV file: like CSV, but one row a line, and quotes mean nothing.
-
-    Raises:
-        DataError: A row has another number of fields; names the line.
-    """
-    return _separated(path, task, {"delimiter": "\t", "quoting": csv.QUOTE_NONE})
-
-
-def _separated(path: Path, task: TaskConfig, dialect: Mapping[str, Any]) -> Iterator[Record]:
-    rows = _fields(path, dialect)
-    line, first = next(rows, (1, []))
-    header = first if _is_header(first, task, path) else None
-    if header is None and first:
-        yield Record(numbered(first), f"{path}:{line}")
-    for line, row in rows:
-        if len(row) != len(first):
-            reason = f"has {len(row)} fields, the first row has {len(first)}"
-            raise DataError(path, f"{reason}; each row needs as many", line)
-        values: dict[Column, Any] = numbered(row)
-        if header is not None:
-            values = dict(zip(header, row, strict=True))
-        yield Record(values, f"{path}:{line}")
-
-
-def _fields(path: Path, dialect: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
-    """Yields (number of its first line, fields) of every row that is not empty."""
-    csv.field_size_limit(_LONGEST_FIELD)
-    rows = csv.reader((line for _, line in read_lines(path, ends=True)), **dialect)
-    line = 1
-    try:
-        for row in rows:
-            if row:
-                yield line, row
-            line = rows.line_num + 1
-    except csv.Error as error:
-        raise DataError(path, f"is not CSV: {error}; check the quotes", line) from None
-
-
-def _is_header(first: Sequence[str], task: TaskConfig, path: Path) -> bool:
-    columns = [one for one in (task.column, *task.texts, task.text_pair) if one is not None]
-    named = [isinstance(column, str) for column in columns]
-    if any(named) and not all(named):
-        raise DataError(path, "column, text and text_pair must all be names, or all numbers")
-    is_header = any(named) or (not columns and LABEL in first)
-    if is_header and len(set(first)) != len(first):
-        raise DataError(path, f"the header names a column twice: {', '.join(first)}", 1)
-    return is_header
 
 
 def read_parquet(path: Path, task: TaskConfig) -> Iterator[Record]:
@@ -223,8 +159,10 @@ def _named(value: Any, names: Sequence[str], where: str) -> Any:
     if value is None:
         return None
     if isinstance(value, list):
-        return [_named(item, names, where) for item in value]
+        named = [_named(item, names, where) for item in value]
+        return named if None not in named else None  # what is not annotated whole, is not
+    if value == _UNLABELLED:
+        return None
     if not 0 <= value < len(names):
-        reason = f"class {value} is none of the {len(names)}; does the split have labels?"
-        raise DataError(where, reason)
+        raise DataError(where, f"class {value} is none of the {len(names)}")
     return names[value]

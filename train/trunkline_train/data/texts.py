@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from trunkline.errors import DataError
 from trunkline.tasks import TextOptions
 from trunkline_train.config import Column, TaskConfig
+from trunkline_train.data.delimited import read_csv, read_tsv
 from trunkline_train.data.examples import TextExample
+from trunkline_train.data.naming import LABEL, PAIR, TEXT, Unclear, label_column, text_columns
 from trunkline_train.data.reader import Format, Reader
 from trunkline_train.data.records import Record, is_numbered
-from trunkline_train.data.tables import LABEL, read_csv, read_jsonl, read_parquet, read_tsv
+from trunkline_train.data.tables import read_jsonl, read_parquet
 
-PAIR = "text_pair"  # the column of the second text
+_MISSING = ("", "nan", "NaN")  # what tables have where there is no value
+_UNDECIDED = {"gold_label": "-"}  # by column: annotators did not agree, in SNLI and MultiNLI
+
+
+class Layout(NamedTuple):
+    """The columns that a task reads."""
+
+    texts: tuple[Column, ...]
+    label: Column
+    pair: Column | None
 
 
 class TextReader(Reader):
@@ -31,24 +42,65 @@ class TextReader(Reader):
         options = task.decode_options()
         assert isinstance(options, TextOptions)
         self._pair, self._multi_label = options.pair, options.multi_label
+        self._layouts: dict[tuple[Column, ...], Layout] = {}
 
     def column(self, record: Record) -> Column:
-        """Returns the column given; else `label`, or the first where columns have no names."""
-        if self.task.column is not None:
-            return self.task.column
-        return 0 if is_numbered(record) else LABEL
+        """Returns the column given; else the one that its name, or its place, tells."""
+        return self._layout(record).label
+
+    def is_labelled(self, record: Record) -> bool:
+        """Tells if a record has a label; empty fields and NaN are none."""
+        column = self.column(record)
+        value = _stripped(record.values.get(column))
+        missing = value is None or value != value  # NaN  # noqa: PLR0124
+        return not missing and value not in _MISSING and value != _UNDECIDED.get(str(column))
 
     def example(self, record: Record) -> TextExample:
         """Returns the text: several columns of it are joined by blanks."""
+        texts, _, second = self._layout(record)
         self._check_second(record)
-        pair = _text(record, self._pair_column(record)) if self._pair else None
-        text = " ".join(_text(record, column) for column in self._text_columns(record))
-        labels = [self.label(value, record.where) for value in self._values(record)]
+        pair = None if second is None else _text(record, second)
+        text = " ".join(_text(record, column) for column in texts)
+        labels = [self.label(_stripped(value), record.where) for value in self._values(record)]
         return TextExample(text, pair, tuple(dict.fromkeys(labels)), record.where)
 
     def uses(self, example: TextExample) -> Iterable[str]:
         """Returns the labels of the text."""
         return example.labels
+
+    def _layout(self, record: Record) -> Layout:
+        names = tuple(record.values)
+        if names not in self._layouts:
+            find = self._numbers if is_numbered(record) else self._names
+            try:
+                self._layouts[names] = find(record)
+            except Unclear as error:
+                raise DataError(record.where, f"there are {record.known()}: {error}") from None
+        return self._layouts[names]
+
+    def _names(self, record: Record) -> Layout:
+        """Returns the columns given, else those that their names tell."""
+        names = [str(name) for name in record.values]
+        pair = (self.task.text_pair or PAIR) if self._pair else None
+        taken = [str(one) for one in (*self.task.texts, pair) if one is not None]
+        label = self.task.column
+        if label is None:
+            label = label_column(names, taken) or LABEL
+        texts = self.task.texts
+        if not texts and label in names:
+            texts = text_columns(names, [*taken, str(label)])
+        return Layout(texts or (TEXT,), label, pair)
+
+    def _numbers(self, record: Record) -> Layout:
+        """Returns the columns given, else the first for the label and all others for the text."""
+        width = len(record.values) // 2  # each stands there from the start and from the end
+        pair = self.task.text_pair if self._pair else None
+        if self._pair and pair is None:
+            raise DataError(record.where, "columns have no names; set text_pair to a number")
+        label = 0 if self.task.column is None else self.task.column
+        taken = {column % width for column in (label, pair) if isinstance(column, int)}
+        others = tuple(column for column in range(width) if column not in taken)
+        return Layout(self.task.texts or others, label, pair)
 
     def _check_second(self, record: Record) -> None:
         """Refuses rows that hold pairs where nobody said that one text is meant."""
@@ -57,32 +109,36 @@ class TextReader(Reader):
             mend = 'set options = { pair = true }, or text = "text" to read that alone'
             raise DataError(record.where, f"{reason}; {mend}")
 
-    def _values(self, record: Record) -> list[object]:
+    def _values(self, record: Record) -> Sequence[object]:
         value = record.get(self.column(record))
         if isinstance(value, list) == self._multi_label:
-            return value if isinstance(value, list) else [value]
+            return self._named(value, record) if isinstance(value, list) else [value]
         if self._multi_label:
             reason = f"has {value!r} for labels; a multi-label task needs a list of them"
             raise DataError(record.where, f"{reason} (JSON lines, Parquet or the hub)")
         reason = "has a list of labels; set options.multi_label to true, or give one label"
         raise DataError(record.where, reason)
 
-    def _pair_column(self, record: Record) -> Column:
-        if self.task.text_pair is not None:
-            return self.task.text_pair
-        if is_numbered(record):
-            raise DataError(record.where, "columns have no names; set text_pair to a number")
-        return PAIR
+    def _named(self, values: list[object], record: Record) -> list[object]:
+        """Returns a list of labels; of ones and zeros, one for each label, those that are one.
 
-    def _text_columns(self, record: Record) -> Sequence[Column]:
-        if self.task.texts:
-            return self.task.texts
-        if not is_numbered(record):
-            return ("text",)
-        width = len(record.values) // 2  # each stands there from the start and from the end
-        taken = (self.column(record), self.task.text_pair)
-        others = {column % width for column in taken if isinstance(column, int)}
-        return [column for column in range(width) if column not in others]
+        A list that names labels repeats no number, and holds no truth values.
+        """
+        bits = [value for value in values if isinstance(value, int | float) and value in (0, 1)]
+        if not len(bits) == len(values) > 1:
+            return values
+        labels, named = self.task.labels, {*self.task.labels, *self.task.label_names}
+        if len(labels) == len(bits) and not named & {"0", "1"}:
+            return [label for label, bit in zip(labels, bits, strict=True) if bit]
+        if len(set(bits)) == len(bits) and not any(isinstance(value, bool) for value in values):
+            return values
+        reason = f"has {values} for labels, which says of each label if it fits"
+        mend = f"name all {len(bits)} in their order: labels = [...]; or list those that fit"
+        raise DataError(record.where, f"{reason}; {mend}")
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _text(record: Record, column: Column) -> str:

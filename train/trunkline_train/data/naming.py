@@ -1,0 +1,93 @@
+"""Which columns hold texts and labels, by the names that people give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+LABEL, TEXT, PAIR = "label", "text", "text_pair"
+_LABELS = frozenset(
+    (
+        *("labels", "class", "classes", "category", "categories", "sentiment", "target", "topic"),
+        *("topics", "intent", "emotion", "polarity", "genre", "tag", "tags", "v1", "class index"),
+        *("class label", "class name", "gold label", "label text", "label name"),
+    )
+)
+_TITLES = frozenset(("title", "headline", "subject"))
+_BODIES = frozenset(
+    (
+        *("texts", "review", "reviews", "body", "sentence", "content", "message", "comment"),
+        *("tweet", "document", "description", "query", "question", "utterance", "article"),
+        *("abstract", "post", "summary", "sms", "v2", "review text", "review body"),
+        *("comment text", "tweet text", "full text", "message text"),
+    )
+)
+_APART = re.compile(r"[\s_-]+")
+
+
+class Unclear(ValueError):
+    """The names leave a choice, or tell nothing; says what they leave."""
+
+
+def is_known(name: str) -> bool:
+    """Tells if a name is one that people give to columns of texts or labels."""
+    return _plain(name) in {LABEL, TEXT, "text pair", *_LABELS, *_TITLES, *_BODIES}
+
+
+def label_column(names: Sequence[str], taken: Sequence[str]) -> str | None:
+    """Returns the column of the labels; None if no name tells.
+
+    Args:
+        names: Of all columns.
+        taken: Columns that hold something else.
+
+    Raises:
+        Unclear: Several may be it.
+    """
+    free = [name for name in names if name not in taken]
+    found = _named(free, {LABEL}) or _named(free, _LABELS)
+    if len(found) > 1:
+        raise Unclear(f"{' or '.join(found)} may be the label; set column")
+    if found:
+        return found[0]
+    return _other(free, _texts(free))
+
+
+def text_columns(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns of the text: one, or a title and what stands below it.
+
+    Args:
+        names: Of all columns.
+        taken: Columns that hold something else, such as the label.
+
+    Raises:
+        Unclear: Several may be it, or none.
+    """
+    free = [name for name in names if name not in taken]
+    found = _texts(free)
+    if not found and len(free) == 1:
+        return (free[0],)
+    if not found:
+        raise Unclear("no name tells which column holds the text; set text")
+    bodies = [name for name in found if _plain(name) not in _TITLES]
+    if len(bodies) > 1 or len(found) > len(bodies) + 1:
+        raise Unclear(f"{' or '.join(found)} may be the text; set text")
+    return tuple(found)
+
+
+def _texts(names: Sequence[str]) -> list[str]:
+    return _named(names, {TEXT}) or _named(names, _BODIES | _TITLES)
+
+
+def _other(free: Sequence[str], known: Sequence[str]) -> str | None:
+    """Returns the one of two columns that is not the known one."""
+    others = [name for name in free if name not in known]
+    return others[0] if known and len(others) == 1 and len(free) == len(known) + 1 else None
+
+
+def _named(names: Sequence[str], known: frozenset[str] | set[str]) -> list[str]:
+    return [name for name in names if _plain(name) in known]
+
+
+def _plain(name: str) -> str:
+    return _APART.sub(" ", name.strip()).lower()
