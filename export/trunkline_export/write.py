@@ -31,6 +31,7 @@ from trunkline.errors import ConfigError, DeviceError, RuntimeFault
 from trunkline.extras import explained
 from trunkline.golden import write_golden
 from trunkline.kinds import find_kind
+from trunkline.naming import check_model_name, check_model_version
 from trunkline.pipeline import Document, Pipeline, Question
 
 try:
@@ -87,9 +88,13 @@ class ExportOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses a version or precisions that there are not."""
-        if type(self.version) is not int or self.version < 1:
-            raise ConfigError(f"version: expected a whole number from 1, got {self.version!r}")
+        """Refuses a name, a version or precisions that there cannot be."""
+        try:
+            check_model_version(self.version)
+            if self.name is not None:
+                check_model_name(self.name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if self.precisions is not None and not self.precisions:
             raise ConfigError("precisions: is empty; name some, or give None for the usual ones")
 

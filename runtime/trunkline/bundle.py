@@ -14,6 +14,7 @@ from trunkline.encode import TextEncoder
 from trunkline.errors import BundleError
 from trunkline.files import left_aside, read_edited, read_steadily, replaced_folder, sha256_of
 from trunkline.kinds import parse_task, task_outputs
+from trunkline.naming import check_model_name, check_model_version
 from trunkline.structure import parse, plain
 from trunkline.tasks import TaskSpec
 
@@ -152,6 +153,11 @@ class Manifest:
     gates: tuple[Gate, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses a name or version that nobody could ask for."""
+        check_model_name(self.name)
+        check_model_version(self.version)
 
 
 @dataclass(frozen=True)

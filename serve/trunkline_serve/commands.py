@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,15 @@ from pathlib import Path
 from trunkline.errors import ConfigError
 from trunkline_serve.bench.command import bench
 from trunkline_serve.host import run
+from trunkline_serve.loading import bundles_in
 from trunkline_serve.observe.logs import set_up_logs
 from trunkline_serve.preflight import check_settings
 from trunkline_serve.settings import Settings
 from trunkline_serve.sources import add_settings, as_toml, read_sources
 
 __all__ = ["bench", "serve"]
+
+_log = logging.getLogger("trunkline_serve")
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -35,6 +39,7 @@ def serve(argv: Sequence[str]) -> int:
     _check_something_to_serve(given.bundles, sourced.settings)
     check_settings(sourced.settings)
     set_up_logs(sourced.settings.log)
+    _tell_if_nothing_is_served(given.bundles, sourced.settings)
     run(given.bundles, sourced.settings)
     return 0
 
@@ -56,3 +61,19 @@ def _check_something_to_serve(bundles: Sequence[Path], settings: Settings) -> No
         raise ConfigError(
             "nothing to serve; name a bundle, or a folder of bundles with --models-folder"
         )
+
+
+def _tell_if_nothing_is_served(bundles: Sequence[Path], settings: Settings) -> None:
+    """Warns of a server that has a folder of models and serves none of them by itself."""
+    folder, seconds = settings.models.folder, settings.models.watch_seconds
+    if bundles or folder is None:
+        return
+    count = len(bundles_in(Path(folder)))
+    if seconds:
+        mend = f"those in {folder} (now {count}) are served once they were looked at"
+    else:
+        mend = (
+            f"{folder} holds {count}: ask for them by LoadModel, name them as BUNDLE, or have the "
+            "folder watched (--models-watch-seconds)"
+        )
+    _log.warning("no model is served yet; %s", mend)

@@ -171,7 +171,7 @@ class Loader:
         if Path(bundle).name != bundle or bundle in {"", ".."}:
             reason = f"is {shown(bundle)}; give the name of a folder of models"
             raise InvalidInput("bundle", reason)
-        known = {path.name: path for path in _bundles(self._folder)}
+        known = {path.name: path for path in bundles_in(self._folder)}
         if bundle not in known:
             raise NotFound("bundle", bundle, known)
         if not _stays(known[bundle]):
@@ -181,7 +181,7 @@ class Loader:
     def _settled(self) -> list[Path]:
         """Returns bundles that are new or have changed, but not since the last round."""
         assert self._folder is not None
-        found = {path.resolve(): _stamp(path) for path in _bundles(self._folder) if _stays(path)}
+        found = {path.resolve(): _stamp(path) for path in bundles_in(self._folder) if _stays(path)}
         changed = {path: stamp for path, stamp in found.items() if self._seen.get(path) != stamp}
         settled = {path: now for path, now in changed.items() if self._moving.get(path) == now}
         self._moving = changed
@@ -230,7 +230,7 @@ class Loader:
         return await asyncio.get_running_loop().run_in_executor(self._apart, work)
 
 
-def _bundles(folder: Path) -> list[Path]:
+def bundles_in(folder: Path) -> list[Path]:
     """Returns the bundles of a folder; hidden ones are still being written."""
     found = sorted(manifest.parent for manifest in folder.glob(f"*/{MANIFEST}"))
     return [path for path in found if not path.name.startswith(".")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from pathlib import Path
 
+from trunkline.bundle import MANIFEST
 from trunkline.device import parse_devices
 from trunkline.errors import ConfigError
 from trunkline_serve.observe.tracing import check_installed
@@ -17,11 +19,13 @@ def check_settings(settings: Settings) -> None:
     """Refuses settings that the server would refuse once its models are loaded.
 
     Raises:
-        ConfigError: A device is unknown, a file cannot be used, or an address cannot be listened
-            on.
+        ConfigError: A device is unknown, the folder of models is none, a file cannot be used, or an
+            address cannot be listened on.
         MissingExtra: Traces are asked for, and OpenTelemetry is not installed.
     """
     parse_devices(settings.compute.device)
+    if settings.models.folder is not None:
+        _check_models(Path(settings.models.folder))
     if settings.auth.tokens is not None:
         check_tokens(settings.auth.tokens)
     if settings.tls.certificate is not None:
@@ -31,6 +35,18 @@ def check_settings(settings: Settings) -> None:
     _check_free("listen", settings.listen.host, settings.listen.port)
     if settings.metrics.port is not None:
         _check_free("metrics", settings.metrics.host, settings.metrics.port)
+
+
+def _check_models(folder: Path) -> None:
+    """Raises ConfigError unless it is a folder that bundles can be found in."""
+    if (folder / MANIFEST).is_file():
+        mend = f"serve it as a BUNDLE, or give the folder that holds it, {folder.resolve().parent}"
+        raise ConfigError(f"models.folder: {folder} is a bundle; {mend}")
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        mend = "check the path"
+        raise ConfigError(f"models.folder: {folder}: {error.strerror}; {mend}") from None
 
 
 def _check_free(section: str, host: str, port: int) -> None:

@@ -10,7 +10,7 @@ from trunkline.cli import main
 from trunkline.errors import ConfigError
 from trunkline_serve import commands
 from trunkline_serve.preflight import check_settings
-from trunkline_serve.settings import Auth, Compute, Listen, Metrics, Settings, Tls
+from trunkline_serve.settings import Auth, Compute, Listen, Metrics, Models, Settings, Tls
 
 
 @pytest.fixture
@@ -56,6 +56,8 @@ def _has_six() -> bool:
         (Settings(auth=Auth("none.toml")), "auth.tokens: cannot read none.toml"),
         (Settings(tls=Tls("none.pem", "none.key")), "tls.certificate: cannot read none.pem"),
         (Settings(compute=Compute(device="gpu")), "device: unknown 'gpu'"),
+        (Settings(models=Models("/nope")), "models.folder: /nope: No such file or directory"),
+        (Settings(models=Models("/dev/null")), "models.folder: /dev/null: Not a directory"),
     ],
 )
 def test_files_and_devices_are_looked_at(settings: Settings, told: str) -> None:
@@ -79,3 +81,30 @@ def test_the_command_loads_nothing_before(
     os.chmod(tokens, 0o600)
     assert main(["serve", str(bundle), "--auth-tokens", str(tokens)]) == 2
     assert "auth.tokens" in capsys.readouterr().err
+
+
+def test_a_bundle_is_no_folder_of_models(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "0", "--models-folder", str(bundle)]) == 2
+    told = capsys.readouterr().err
+    assert f"models.folder: {bundle} is a bundle" in told
+    assert f"give the folder that holds it, {bundle.parent}" in told
+
+
+def test_a_server_without_a_model_says_so(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "tiny").symlink_to(bundle)
+    monkeypatch.setattr(commands, "run", lambda *given: None)
+    monkeypatch.setattr(commands, "set_up_logs", lambda *given: None)
+    line = ["serve", "--port", "0", "--models-folder", str(tmp_path)]
+    assert main(line) == 0
+    assert "no model is served yet" in caplog.text
+    assert "holds 1: ask for them by LoadModel" in caplog.text
+    assert main([*line, "--models-watch-seconds", "1"]) == 0
+    assert "(now 1) are served" in caplog.text
+    caplog.clear()
+    assert main([*line, str(bundle)]) == 0
+    assert not caplog.text

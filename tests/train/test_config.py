@@ -182,12 +182,12 @@ def test_set_replaces_and_adds_values(corpus: Corpus) -> None:
         "training.epochs=8",
         "tasks.ner.limit.train=9",
         "tasks.qa.options.max_answer_tokens=4",
-        "name=plain words",
+        "name=plain-words",
     )
     assert changed.training.epochs == 8
     assert changed.tasks["ner"].limit.train == 9
     assert changed.tasks["qa"].decode_options() == AnswerOptions(n_best=3, max_answer_tokens=4)
-    assert changed.name == "plain words"
+    assert changed.name == "plain-words"
     assert changed.training.learning_rate == corpus.load().training.learning_rate
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from trunkline.errors import ConfigError
 from trunkline.files import read_edited
 from trunkline.kinds import find_kind
+from trunkline.naming import check_model_name
 from trunkline.ranges import Count, Positive, Share
 from trunkline.structure import parse, plain
 from trunkline.tasks import AnswerOptions, Options, TextOptions, check_task_name
@@ -148,7 +149,8 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        """Refuses a model without tasks, and unfit task names."""
+        """Refuses a model without tasks, and unfit names."""
+        check_model_name(self.name)
         if not self.tasks:
             raise ValueError("tasks: at least one is needed")
         for name in self.tasks:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from trunkline.errors import InvalidInput, NotFound, shown
+from trunkline.naming import TENSORS
 from trunkline_serve.engine import Engine
 from trunkline_serve.models import Served
 from trunkline_serve.oip.answers import Answering
-from trunkline_serve.oip.statistics import TENSORS
 from trunkline_serve.oip.tensor_model import TensorModel, bounds_of
 from trunkline_serve.oip.text_model import TextModel
 
@@ -51,7 +51,7 @@ class Catalogue:
         """
         models = self._engine.models
         while True:
-            tensors = name.endswith(TENSORS) and all(one.name != name for one in models.ids())
+            tensors = name.endswith(TENSORS)  # no model is called so
             served = models.find(name.removesuffix(TENSORS) if tensors else name, version)
             if served in self._known:
                 return self._known[served][tensors]

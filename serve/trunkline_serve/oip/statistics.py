@@ -7,11 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from time import time_ns
 
+from trunkline.naming import TENSORS
 from trunkline_serve.events import Answered, BatchRan, Listener
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
-
-TENSORS = ".tensors"
-"""What is put behind a model's name to call it with tensors."""
 
 _MILLISECOND = 1_000_000
 

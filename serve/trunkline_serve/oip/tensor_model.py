@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 from trunkline.encode import Row, TextEncoder, bare_row
 from trunkline.errors import InvalidInput
 from trunkline.kinds import task_outputs
+from trunkline.naming import TENSORS
 from trunkline.runner import RowOutputs
 from trunkline.tasks import TaskSpec
 from trunkline_serve.aside import aside
 from trunkline_serve.engine import Engine
 from trunkline_serve.models import Served
 from trunkline_serve.oip.answers import Answered, requested
-from trunkline_serve.oip.statistics import TENSORS
 from trunkline_serve.oip.tensors import FP32, INT64, Array, Spec, read_inputs
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 

@@ -45,17 +45,6 @@ def test_a_replaced_model_fails_no_request(
         assert [(one.name, one.version) for one in listed] == [("tiny", "2"), ("tiny.tensors", "2")]
 
 
-def test_a_model_named_like_tensors_is_found(host: Loop, model: Model, tmp_path: Path) -> None:
-    odd = trunkline.load(build_tiny_bundle(tmp_path / "odd", "odd.tensors"), 1)
-    with host.serving([model, odd]) as hosted, grpc.insecure_channel(hosted.address) as channel:
-        stub = Stub(channel)
-        found = [
-            stub.ModelMetadata(pb.ModelMetadataRequest(name=name)).inputs[0].name
-            for name in ("odd.tensors", "odd.tensors.tensors", "tiny.tensors")
-        ]
-    assert found == ["TEXT", "input_ids", "input_ids"]
-
-
 def test_a_draining_server_is_alive_and_not_ready(host: Loop, model: Model) -> None:
     with host.serving([model]) as hosted, grpc.insecure_channel(hosted.address) as channel:
         stub = Stub(channel)
