@@ -36,11 +36,9 @@ _SAMPLERS = {
     "round-robin": MixingConfig("round-robin"),
     "proportional": MixingConfig("proportional"),
     "temperature": MixingConfig("temperature", temperature=2.0),
-    "annealed": MixingConfig("annealed"),
     "ratios": MixingConfig("ratios", ratios={"ner": 3.0, "topic": 2.0, "pos": 2.0, "chunk": 2.0}),
 }
-_BALANCERS = ("static", "uncertainty", "dwa", "famo", "random", "normalized", "gradnorm", "pcgrad")
-_WINDOW = 10  # steps that dwa averages over: the runs are short
+_BALANCERS = ("static", "normalized", "gradnorm")
 _BASE = "round-robin"
 _ALL = MixingConfig("round-robin", batches_per_step=len(_SIZES))
 
@@ -58,7 +56,7 @@ def plans(config: Config, seeds: Sequence[int]) -> dict[str, list[Plan]]:
 def _plan(config: Config, mixing: MixingConfig, balancer: Any, seed: int) -> Plan:
     draws = mixing.batches_per_step or 1
     epochs = config.training.epochs * (1 if mixing.sampler == "round-robin" else 2)
-    method = replace(config, mixing=mixing, balancing=BalancingConfig(balancer, window=_WINDOW))
+    method = replace(config, mixing=mixing, balancing=BalancingConfig(balancer))
     return Plan(f"{mixing.sampler}-{draws}-{balancer}-{seed}", seeded(method, seed, epochs=epochs))
 
 

@@ -113,10 +113,10 @@ def test_all_methods_draw_the_same_number_of_batches() -> None:
 def test_methods_are_listed_best_first() -> None:
     by_method = {
         "round-robin": [result(ner=80.0, pos=90.0)],
-        "annealed": [result(ner=82.0, pos=90.0)],
+        "temperature": [result(ner=82.0, pos=90.0)],
     }
     table = mixing.show(mixing.summarise(by_method)).splitlines()
-    assert table[1].startswith("annealed")
+    assert table[1].startswith("temperature")
     assert "1.00x" in table[2]
 
 

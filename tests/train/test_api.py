@@ -48,12 +48,12 @@ def test_python_and_file_give_the_same_configuration(corpus: World) -> None:
 
 def test_settings_find_their_section() -> None:
     config = configured(
-        epochs=7, lora_rank=4, sampler="temperature", method="famo", mixing={"temperature": 5.0}
+        epochs=7, lora_rank=4, sampler="temperature", method="gradnorm", mixing={"temperature": 5.0}
     )
     assert config.training.epochs == 7
     assert config.model.lora_rank == 4
     assert (config.mixing.sampler, config.mixing.temperature) == ("temperature", 5.0)
-    assert (config.balancing.method, config.balancing.temperature) == ("famo", 2.0)
+    assert (config.balancing.method, config.distillation.temperature) == ("gradnorm", 2.0)
 
 
 def test_path_may_be_a_setting() -> None:
@@ -65,8 +65,8 @@ def test_path_may_be_a_setting() -> None:
     [
         ({"epoch": 3}, "unknown setting 'epoch' (did you mean 'epochs'?)"),
         ({"modle": {}}, "unknown setting 'modle' (did you mean 'model'?)"),
-        ({"temperature": 2.0}, "give mixing={'temperature': ...} or balancing="),
-        ({"mixing": "annealed"}, "mixing is a section: give a dict"),
+        ({"temperature": 2.0}, "give mixing={'temperature': ...} or distillation="),
+        ({"mixing": "temperature"}, "mixing is a section: give a dict"),
         ({"epochs": 3, "training": {"epochs": 2}}, "'epochs' is given twice"),
         ({"training": {"epoch": 2}}, "training.epoch: unknown key (did you mean 'epochs'?)"),
         ({"epochs": 0}, "training.epochs: must be at least 1, not 0"),

@@ -116,12 +116,9 @@ UNFIT = {
     "model.lora_dropout": [1],
     "mixing.batches_per_step": [0],
     "mixing.temperature": [0],
-    "mixing.cap": [0],
     "mixing.ratios.ner": [0],
     "balancing.rate": [0],
-    "balancing.temperature": [0],
     "balancing.alpha": [-1],
-    "balancing.window": [0],
     "distillation.temperature": [0],
     "distillation.share": [-0.1, 1.1],
     "distillation.final_share": [-0.1, 1.1],
@@ -320,7 +317,7 @@ def test_shipped_configuration_is_valid(file: Path) -> None:
         (
             "temperature=2",
             "temperature: unknown key; did you mean mixing.temperature or "
-            "balancing.temperature or distillation.temperature?",
+            "distillation.temperature?",
         ),
         ("trainig.epochs=2", "trainig.epochs: unknown key; did you mean training.epochs?"),
         ("trainig={}", "trainig: unknown key (did you mean 'training'?)"),

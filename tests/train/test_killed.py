@@ -23,14 +23,14 @@ from trunkline_train.loop import train
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-# Twelve steps an epoch, a checkpoint every fifth: kills land between them.
+# Six steps an epoch, a checkpoint every fifth: kills land between them.
 SETTINGS = (
-    "training.epochs=3",
+    "training.epochs=6",
     "training.save_steps=5",
     "training.diagnose_steps=4",
-    "balancing.method=famo",
+    "balancing.method=gradnorm",
     "mixing.sampler=temperature",
-    "mixing.batches_per_step=1",
+    "mixing.batches_per_step=2",
     "tasks.ner.limit={train=40, dev=4}",
     "tasks.qa.limit={train=60, dev=4}",
 )

@@ -43,23 +43,11 @@ def test_an_epoch_of_proportional_is_a_pass_over_all(draws: int) -> None:
     assert drawn == pytest.approx(np.array(SIZES), rel=0.25, abs=8)
 
 
-def test_temperature_flattens_and_its_cap_bounds_the_large() -> None:
-    plain = mixer("temperature", temperature=1.0).shares(0)
-    flat = mixer("temperature", temperature=100.0).shares(0)
-    capped = mixer("temperature", temperature=1.0, cap=100).shares(0)
+def test_temperature_flattens() -> None:
+    plain = mixer("temperature", temperature=1.0).shares()
+    flat = mixer("temperature", temperature=100.0).shares()
     assert plain == pytest.approx(np.array(SIZES) / sum(SIZES))
     assert flat == pytest.approx([1 / 3] * 3, abs=0.01)
-    assert capped == pytest.approx(np.array([100, 100, 20]) / 220)
-
-
-def test_annealing_goes_from_proportional_to_nearly_equal() -> None:
-    mixed = mixer("annealed")
-    first, last = mixed.shares(0), mixed.shares(mixed.total - 1)
-    assert first == pytest.approx(np.array(SIZES) / sum(SIZES))
-    weights = np.array(SIZES) ** 0.2
-    assert last == pytest.approx(weights / weights.sum())
-    smallest = [mixed.shares(step)[2] for step in range(0, mixed.total, 50)]
-    assert smallest == sorted(smallest)
 
 
 def test_ratios_are_kept_to_a_batch_within_every_step() -> None:
@@ -67,7 +55,7 @@ def test_ratios_are_kept_to_a_batch_within_every_step() -> None:
     assert all(sorted(mixed.at(step)) == [0, 0, 0, 1, 1, 2] for step in range(50))
 
 
-@pytest.mark.parametrize("sampler", ["round-robin", "proportional", "temperature", "annealed"])
+@pytest.mark.parametrize("sampler", ["round-robin", "proportional", "temperature"])
 def test_draws_follow_from_the_step_alone(sampler: str) -> None:
     forward, backward = mixer(sampler), mixer(sampler)
     walked = [forward.at(step) for step in range(100)]
@@ -82,4 +70,4 @@ def test_seeds_draw_otherwise() -> None:
 def test_sampled_shares_are_met_over_many_steps() -> None:
     mixed = mixer("temperature", draws=2, epochs=100)
     drawn = counts(mixed, range(5000))
-    assert drawn / drawn.sum() == pytest.approx(mixed.shares(0), abs=0.01)
+    assert drawn / drawn.sum() == pytest.approx(mixed.shares(), abs=0.01)

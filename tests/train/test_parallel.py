@@ -49,7 +49,7 @@ def launch(corpus: Corpus, out: Path, *changes: str) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize("method", ["static", pytest.param("pcgrad", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["static", pytest.param("gradnorm", marks=pytest.mark.slow)])
 def test_two_processes_give_the_weights_of_one(corpus: Corpus, tmp_path: Path, method: str) -> None:
     change = f"balancing.method={method}"
     train(corpus.load(*SETTINGS, change), tmp_path / "one")

@@ -145,5 +145,5 @@ def batches_per_step(corpus: Corpus, *changes: str) -> int:
 def test_a_step_is_one_batch_unless_tasks_are_weighed(corpus: Corpus) -> None:
     assert batches_per_step(corpus) == 1
     assert batches_per_step(corpus, "tasks.ner.weight=2") == 2
-    assert batches_per_step(corpus, "balancing.method=famo") == 2
-    assert batches_per_step(corpus, "balancing.method=famo", "mixing.batches_per_step=3") == 3
+    assert batches_per_step(corpus, "balancing.method=gradnorm") == 2
+    assert batches_per_step(corpus, "balancing.method=gradnorm", "mixing.batches_per_step=3") == 3

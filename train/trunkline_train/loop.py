@@ -145,14 +145,13 @@ def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
     _set_up(checkpoint.model, config)
     features = {task.spec.name: _features(task, checkpoint, cache, workers) for task in tasks}
     streams = build_streams(specs, features, config)
-    seed = config.training.seed
     run = Run(
         checkpoint,
         specs,
         {task.spec.name: task.dev for task in tasks},
         streams,
         make_mixer(config, streams),
-        BALANCERS[config.balancing.method](list(features), config.balancing, seed),
+        BALANCERS[config.balancing.method](list(features), config.balancing),
         AdamW(parameter_groups(checkpoint.model, config.training), fused=True),
     )
     if last is not None:

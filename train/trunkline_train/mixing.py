@@ -11,8 +11,6 @@ from trunkline_train.settings import MixingConfig
 
 Floats = NDArray[np.float64]
 
-_ANNEALING = 0.8  # BERT and PALs (arXiv 1902.02671): the exponent falls from 1 to 0.2
-
 
 class Mixer:
     """Draws the data sets of every step.
@@ -55,37 +53,32 @@ class Mixer:
         if self._config.sampler == "round-robin":
             first = step * self.draws
             return [(first + draw) % len(self._sizes) for draw in range(self.draws)]
-        shares = np.cumsum(self.shares(step))
+        shares = np.cumsum(self.shares())
         start = np.random.default_rng([self._seed, step]).random()
         marks = (start + np.arange(self.draws)) / self.draws
         return np.minimum(np.searchsorted(shares, marks), len(shares) - 1).tolist()
 
-    def shares(self, step: int) -> Floats:
+    def shares(self) -> Floats:
         """Returns each data set's share of the draws, adding up to 1."""
-        values = _SHARES[self._config.sampler](self, step)
+        values = _SHARES[self._config.sampler](self)
         return values / values.sum()
 
-    def _equal(self, step: int) -> Floats:
+    def _equal(self) -> Floats:
         return np.ones_like(self._sizes)
 
-    def _proportional(self, step: int) -> Floats:
+    def _proportional(self) -> Floats:
         return self._sizes
 
-    def _temperature(self, step: int) -> Floats:
-        capped = np.minimum(self._sizes, self._config.cap or np.inf)
-        return capped ** (1.0 / self._config.temperature)
+    def _temperature(self) -> Floats:
+        return self._sizes ** (1.0 / self._config.temperature)
 
-    def _annealed(self, step: int) -> Floats:
-        return self._sizes ** (1.0 - _ANNEALING * step / max(1, self.total - 1))
-
-    def _given(self, step: int) -> Floats:
+    def _given(self) -> Floats:
         return self._ratios
 
 
-_SHARES: Mapping[str, Callable[[Mixer, int], Floats]] = {
+_SHARES: Mapping[str, Callable[[Mixer], Floats]] = {
     "round-robin": Mixer._equal,
     "proportional": Mixer._proportional,
     "temperature": Mixer._temperature,
-    "annealed": Mixer._annealed,
     "ratios": Mixer._given,
 }

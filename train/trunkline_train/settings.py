@@ -60,23 +60,18 @@ class MixingConfig:
 
     Attributes:
         sampler: `round-robin` takes the tasks in turn and starts the small ones over;
-            `proportional` by their number of batches; `temperature` by that number, at most `cap`,
-            to the power of 1/temperature; `annealed` from proportional to nearly equal over the
-            run; `ratios` as given.
+            `proportional` by their number of batches; `temperature` by that number to the power of
+            1/temperature; `ratios` as given.
         batches_per_step: Batches that feed one optimiser step. None for one, or one of each data
             set where tasks are weighed against each other: weights mean nothing in steps of one
             task alone.
         temperature: Of `temperature`; 1 is proportional, higher is more equal.
-        cap: Most batches a task counts for in `temperature`.
         ratios: By task, for `ratios`.
     """
 
-    sampler: Literal["round-robin", "proportional", "temperature", "annealed", "ratios"] = (
-        "round-robin"
-    )
+    sampler: Literal["round-robin", "proportional", "temperature", "ratios"] = "round-robin"
     batches_per_step: Count | None = None
     temperature: Positive = 2.0
-    cap: Count | None = None
     ratios: dict[str, Positive] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,22 +85,15 @@ class BalancingConfig:
     """How the tasks' losses are weighed against each other, on top of each task's own weight.
 
     Attributes:
-        method: `static` leaves the weights alone. `uncertainty`, `dwa`, `famo` and `random` set
-            them from the losses, at no cost; `normalized`, `gradnorm` and `pcgrad` look at each
-            task's gradient, which takes memory for one gradient per task.
-        rate: Learning rate of the weights, of `uncertainty`, `famo` and `gradnorm`.
-        temperature: Of `dwa`; higher is more equal.
+        method: `static` leaves the weights alone. `normalized` and `gradnorm` look at each task's
+            gradient, which takes memory for one gradient per task.
+        rate: Learning rate of the weights, of `gradnorm`.
         alpha: Of `gradnorm`: how strongly slow tasks are pulled along.
-        window: Steps that `dwa` averages losses over.
     """
 
-    method: Literal[
-        "static", "uncertainty", "dwa", "famo", "random", "normalized", "gradnorm", "pcgrad"
-    ] = "static"
+    method: Literal["static", "normalized", "gradnorm"] = "static"
     rate: Positive = 0.025
-    temperature: Positive = 2.0
     alpha: NotNegative = 1.5
-    window: Count = 50
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Stepper:
         # Dropout follows from the step: a resumed run needs no saved random state.
         torch.manual_seed(_seed(training.seed, step, self._workers.rank))
         batches, drawn = self._draw(step)
-        weights = self._balancer.weights(step)
+        weights = self._balancer.weights()
         scales = self._scales(batches, weights)
         losses = {task: torch.zeros((), device=self._workers.device) for task in scales}
         watch = self._watch(step, list(scales))
@@ -108,7 +108,7 @@ class Stepper:
         for task, loss in means.items():
             if not math.isfinite(loss):
                 raise _not_finite(step, f"the loss of task {task!r} is {loss}")
-        norms, cosines = self._combine(watch, scales, step)
+        norms, cosines = self._combine(watch, scales)
         norm = torch.nn.utils.clip_grad_norm_(self._trained, training.clip_norm)
         if not torch.isfinite(norm):
             raise _not_finite(step, f"the gradient of {', '.join(means)} is {float(norm)}")
@@ -212,13 +212,13 @@ class Stepper:
         self._workers.add_up([*losses.values(), *([] if watch is None else watch.by_task.values())])
 
     def _combine(
-        self, watch: TaskGradients | None, scales: Mapping[str, Scale], step: int
+        self, watch: TaskGradients | None, scales: Mapping[str, Scale]
     ) -> tuple[dict[str, float], dict[str, float]]:
         if watch is None:
             return {}, {}
         found = compare(watch.by_task)
         weights = {task: scale.weight for task, scale in scales.items()}
-        watch.give_back(self._balancer.combine(watch.by_task, weights, step))
+        watch.give_back(self._balancer.combine(watch.by_task, weights))
         return found
 
 
