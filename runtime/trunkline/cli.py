@@ -45,6 +45,7 @@ COMMANDS = {
     "inspect": Command("trunkline.commands:inspect", "show what a bundle holds", shows=True),
     "verify": Command("trunkline.commands:verify", "check a bundle's hashes and answers"),
     "predict": Command("trunkline.commands:predict", "analyse texts with a bundle", shows=True),
+    "convert": Command("trunkline_train.convert:convert", "annotated texts to another format"),
     "serve": Command("trunkline_serve.commands:serve", "serve bundles over gRPC", "serve"),
     "token": Command(
         "trunkline_serve.security.commands:token", "make a token for callers of a server"

@@ -12,7 +12,9 @@ from pathlib import Path
 from trunkline.bundle import Bundle, Gate, Graph, open_bundle
 from trunkline.device import CUDA
 from trunkline.errors import DeviceError, InvalidInput
-from trunkline.model import load, open_model
+from trunkline.formats.predicted import predicted, span_task
+from trunkline.formats.writers import FORMATS, written
+from trunkline.model import Model, load, open_model
 from trunkline.options import add_graph_options, graph_options
 from trunkline.structure import plain
 from trunkline.terminal import json_line, printable
@@ -76,16 +78,21 @@ def predict(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--task", action="append", help="only this task; may be repeated")
     parser.add_argument("--question", action="append", default=[], help="may be repeated")
-    parser.add_argument("--json", action="store_true", help="JSON lines, also on a terminal")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="JSON lines, also on a terminal")
+    form.add_argument(
+        "--format", choices=FORMATS, help="spans of one task, as an annotation tool reads them"
+    )
     add_graph_options(parser)
     options = parser.parse_args(argv)
     _check_text(options)
+    if options.format and (options.question or options.text_pair):
+        raise InvalidInput(
+            "--format", "writes spans of a text; leave --question and --text-pair out"
+        )
     model = load(options.bundle, **graph_options(options))
-    as_json = options.json or not sys.stdout.isatty()
-    for texts in _texts(options.text):
-        results = model.analyze(texts, options.question, options.task, text_pair=options.text_pair)
-        for result in results:
-            print(json_line(result.to_dict()) if as_json else str(result), flush=True)
+    for line in _predicted(model, options):
+        print(line, flush=True)
     return 0
 
 
@@ -95,6 +102,24 @@ def _check_text(options: argparse.Namespace) -> None:
     if text != "-" and len(text) < _LONGEST_NAME and os.path.isfile(text):
         mend = f"trunkline predict {options.bundle} - < {text}"
         raise InvalidInput("text", f"{text} is a file; to analyse its lines: {mend}")
+
+
+def _predicted(model: Model, options: argparse.Namespace) -> Iterator[str]:
+    """Returns the lines that show what the model finds."""
+    wanted = options.task
+    if options.format:
+        wanted = [span_task(model.manifest.tasks, options.task)]
+    results = (
+        result
+        for texts in _texts(options.text)
+        for result in model.analyze(texts, options.question, wanted, text_pair=options.text_pair)
+    )
+    if options.format:
+        marked = (predicted(one, wanted[0], model.pipeline.encoder) for one in results)
+        return written(marked, options.format, predicted=True)
+    if options.json or not sys.stdout.isatty():
+        return (json_line(result.to_dict()) for result in results)
+    return map(str, results)
 
 
 def _texts(argument: str) -> Iterator[list[str]]:

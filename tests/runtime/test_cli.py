@@ -9,6 +9,8 @@ import pytest
 from trunkline import Model, Span, __version__
 from trunkline.bundle import open_bundle, seal
 from trunkline.cli import COMMANDS, main
+from trunkline.formats.predicted import predicted
+from trunkline.formats.writers import FORMATS, written
 from trunkline.golden import check_golden, write_golden
 from trunkline.structure import plain
 
@@ -266,3 +268,43 @@ def test_golden_texts_may_hold_any_line_end(model: Model, tmp_path: Path) -> Non
     texts = ["Ada\u2028lives", "in\x85Bern", "\u2029", "a\r\nb\x0bc"]
     write_golden(tmp_path / "golden.jsonl", [model.analyze(text) for text in texts])
     assert check_golden(tmp_path / "golden.jsonl", model.pipeline) == 4
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_predict_writes_spans_for_annotation_tools(
+    form: str, bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "🎉 Ada in Bern."
+    assert main(["predict", str(bundle), text, "--task", "ner", "--format", form]) == 0
+    found = predicted(model.analyze(text, tasks=["ner"]), "ner", model.pipeline.encoder)
+    assert found.spans
+    assert capsys.readouterr().out == "".join(
+        f"{line}\n" for line in written([found], form, predicted=True)
+    )
+
+
+def test_predict_writes_columns_of_the_models_words(
+    bundle: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "Ada-Bern"
+    assert main(["predict", str(bundle), text, "--format", "conll"]) == 0
+    words = [line.split("\t")[0] for line in out(capsys) if line]
+    tokens = model.pipeline.encoder.tokenize(text).words
+    assert words == [text[a:b] for a, b in zip(tokens.starts, tokens.ends, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--task", "topic"], "task: choose one task that marks spans; there are: ner"),
+        (["--task", "pos"], "task: choose one task that marks spans; there are: ner"),
+        (["--task", "nre"], "unknown task 'nre' (did you mean 'ner'?)"),
+        (["--question", QUESTION], "--format: writes spans of a text; leave --question"),
+    ],
+)
+def test_predict_refuses_what_is_no_span(
+    arguments: list[str], told: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(bundle), TEXT, "--format", "doccano", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"trunkline predict: {told}")

@@ -192,7 +192,9 @@ def test_a_span_that_does_not_fit_is_named(write: Write, span: object, told: str
 
 def test_texts_without_spans_say_what_there_is(write: Write) -> None:
     told = refusal(write({"text": "IBM", "topic": "news"}))
-    assert "data.jsonl: no row has the column 'spans'; there are text, topic; set column" in told
+    assert "data.jsonl: holds no examples; texts skipped, which have no 'spans': 1 (" in told
+    told = refusal(write({"text": "IBM", "spans": []}), column="marks")
+    assert "data.jsonl: holds no examples; texts skipped, which have no 'marks': 1 (" in told
 
 
 def test_spans_are_no_tags_for_every_word() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trunkline.errors import DataError
+from trunkline.terminal import printable
 
 _SHOWN = 3  # places named for each reason
 
@@ -76,7 +77,7 @@ class Notes:
 
     def lines(self) -> list[str]:
         """Returns what was noted as lines that name the source."""
-        return [f"{self.source}: {reason}" for reason in self.reasons()]
+        return [printable(f"{self.source}: {reason}") for reason in self.reasons()]
 
 
 def _line(reason: str, places: _Places) -> str:

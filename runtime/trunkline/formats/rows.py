@@ -122,7 +122,7 @@ def _flat(values: Mapping[str, Any], where: str, how: Reading, notes: Notes) -> 
     if given is None and minimal:
         given = []
     if given is None:
-        notes.add("texts skipped, which have no annotation", where)
+        notes.add(f"texts skipped, which have no {how.spans or 'spans'!r}", where)
         return
     raws = [raw for one in _listed(given, where) for raw in _raws(one, where, notes)]
     pieces = [raw.text for raw in raws if raw.text]

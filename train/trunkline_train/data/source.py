@@ -99,32 +99,42 @@ def _examples(source: str, task: TaskConfig) -> list[Any]:
     reader = READERS[task.kind](task)
     notes = Notes(source)
     examples = []
-    last: Record | None = None
-    for record in _records(source, reader):
-        last = record
-        for one in reader.unpack(record, notes):
-            example = _labelled(one, reader, notes)
-            if example is not None:
-                _check_unicode(example)
-                examples.append(example)
+    for record in read_records(source, reader, notes):
+        example = reader.example(record)
+        if example is not None:
+            _check_unicode(example)
+            examples.append(example)
     notes.check()
     if not examples:
-        raise DataError(source, _nothing(last, reader, notes))
+        raise DataError(source, "; ".join(["holds no examples", *notes.reasons()]))
     for line in notes.lines():
         _log.warning(line)
     return examples
 
 
-def _labelled(record: Record, reader: Reader, notes: Notes) -> Example | None:
-    if reader.is_labelled(record):
-        return reader.example(record)
-    notes.add(f"rows left out, which have no {reader.column(record)!r}", record.where)
-    return None
+def read_records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
+    """Yields the labelled records of a source; what is left out is noted.
+
+    Raises:
+        DataError: It is missing or broken, or no row has a label.
+    """
+    found = 0
+    last: Record | None = None
+    for record in _records(source, reader):
+        for one in reader.unpack(record, notes):
+            last = one
+            if reader.is_labelled(one):
+                found += 1
+                yield one
+            else:
+                notes.add(f"rows left out, which have no {reader.column(one)!r}", one.where)
+    if not found:
+        raise DataError(source, _nothing(last, reader, notes))
 
 
 def _nothing(last: Record | None, reader: Reader, notes: Notes) -> str:
-    """Returns why a source holds no examples."""
-    if last is None or reader.is_labelled(last):
+    """Returns why no row of a source, the last one with texts among them, can be used."""
+    if last is None:
         return "; ".join(["holds no examples", *notes.reasons()])
     column = reader.column(last)
     if column in last.values:

@@ -56,7 +56,7 @@ class TokenReader(Reader):
         """Returns texts with spans as records that have them; lists of tokens as they are."""
         if not self._holds_text(record):
             return (record,)
-        marked = read_row(record.values, record.where, self._reading(), notes)  # type: ignore[arg-type]
+        marked = read_row(record.values, record.where, self.reading(), notes)  # type: ignore[arg-type]
         return (
             Record({"text": one.text, _SPANS: one.spans}, one.where, marked=one) for one in marked
         )
@@ -70,7 +70,8 @@ class TokenReader(Reader):
     def _text_key(self) -> str | None:
         return str(self.task.texts[0]) if self.task.texts else None
 
-    def _reading(self) -> Reading:
+    def reading(self) -> Reading:
+        """Returns how rows of texts with spans are read."""
         spans = None if self.task.column is None else str(self.task.column)
         unit = None if self.task.offsets is None else OffsetUnit(self.task.offsets)
         return Reading(self._text_key(), spans, unit, self.task.overlaps)
