@@ -72,11 +72,19 @@ def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | N
 
 
 def cache_folder(setting: str | None) -> Path | None:
-    """Returns the folder of encoded data sets: as set, None for an empty setting, or the user's."""
+    """Returns the folder of encoded data sets: as set, None for an empty setting, or the user's.
+
+    A user without a home, such as one of a container that /etc/passwd does not know, has none.
+    """
     if setting is not None:
         return Path(setting) if setting else None
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "trunkline" / "features"
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(base) if base else Path.home() / ".cache"
+    except RuntimeError:
+        _log.warning("no home directory: encoded data is not kept; training.cache names a folder")
+        return None
+    return folder / "trunkline" / "features"
 
 
 def _spec(name: str, task: TaskConfig, labels: tuple[str, ...]) -> TaskSpec:
