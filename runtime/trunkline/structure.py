@@ -30,6 +30,28 @@ def parse(cls: type[T], value: object, where: str = "") -> T:
     return typing.cast(T, _parse(cls, value, where))
 
 
+def check_fields(value: Any) -> None:
+    """Checks that the fields of a dataclass are of their types and in their ranges.
+
+    For what a program makes itself: no type checker need have seen it.
+
+    Raises:
+        ValueError: One is not; names it.
+    """
+    hints = typing.get_type_hints(type(value), include_extras=True)
+    for field in dataclasses.fields(value):
+        _parse(hints[field.name], getattr(value, field.name), field.name)
+
+
+def check_value(kind: Any, value: object, where: str) -> None:
+    """Checks that a value is of a type, which may have a range.
+
+    Raises:
+        ValueError: It is not; names it by `where`.
+    """
+    _parse(kind, value, where)
+
+
 def plain(value: Any) -> Any:
     """Returns a dataclass as JSON-ready dicts and lists; the inverse of `parse`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -51,6 +73,8 @@ def _parse(kind: Any, value: object, where: str) -> object:
 
 
 def _parse_dataclass(cls: type, value: object, where: str) -> object:
+    if isinstance(value, cls):
+        return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{where or 'top level'}: expected a table, got {_describe(value)}")
     hints = typing.get_type_hints(cls, include_extras=True)

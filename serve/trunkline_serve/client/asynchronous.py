@@ -19,6 +19,8 @@ from trunkline_serve.client.messages import (
     AnyDocument,
     Call,
     Outcome,
+    check_stream,
+    check_timeout,
     describe_model,
     list_models,
     load_model,
@@ -106,6 +108,8 @@ class AsyncClient(Base):
         timeout: float | None = None,
     ) -> AsyncIterator[tuple[Document, Outcome]]:
         """Does what `Client.analyze_stream` does; `documents` are read by a task of their own."""
+        check_stream(documents)
+        check_timeout(timeout)
         flow, room = Flow(window, model, version), asyncio.Semaphore(window)
         replies = self._stubs.analysis.AnalyzeStream(**self._arguments(timeout))
         sender = asyncio.create_task(_send(documents, replies, flow, room))
@@ -136,6 +140,7 @@ class AsyncClient(Base):
         self, bundle: str, *, replace: bool = False, timeout: float = LOAD_SECONDS
     ) -> ModelId:
         """Does what `Client.load` does."""
+        check_timeout(timeout)
         call = load_model(bundle, replace)
         return await self._call(call, self._attempts(call.again, timeout))
 

@@ -64,7 +64,7 @@ class Base:
 
     def _attempts(self, again: bool, timeout: float | None = None) -> Attempts:
         retries = self._options.retries if again else 0
-        return Attempts(timeout or self._options.timeout, retries)
+        return Attempts(self._options.timeout if timeout is None else timeout, retries)
 
     def _arguments(self, timeout: float | None) -> dict[str, Any]:
         """Returns what goes with a call beside its request."""

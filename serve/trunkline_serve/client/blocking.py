@@ -21,6 +21,8 @@ from trunkline_serve.client.messages import (
     AnyDocument,
     Call,
     Outcome,
+    check_stream,
+    check_timeout,
     describe_model,
     list_models,
     load_model,
@@ -148,6 +150,8 @@ class Client(Base):
                 with the same error. What was not yielded was not analysed.
             Exception: Whatever `documents` raises, after all before it were yielded.
         """
+        check_stream(documents)
+        check_timeout(timeout)
         flow, gate = Flow(window, model, version), _Gate(window)
         requests = _requests(iter(documents), flow, gate)
         replies = self._stubs.analysis.AnalyzeStream(requests, **self._arguments(timeout))
@@ -190,6 +194,7 @@ class Client(Base):
             InvalidInput: The name is none of a folder, or the bundle fails its checks.
             NotFound: There is no such bundle.
         """
+        check_timeout(timeout)
         call = load_model(bundle, replace)
         return self._call(call, self._attempts(call.again, timeout))
 

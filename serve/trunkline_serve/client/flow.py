@@ -9,8 +9,10 @@ from itertools import count
 from trunkline import Document, DocumentResult
 from trunkline.documents import as_document
 from trunkline.errors import ConfigError, InvalidInput, TrunklineError, Unavailable
+from trunkline.ranges import Count
+from trunkline.structure import check_value
 from trunkline.v1 import analysis_service_pb2 as pb
-from trunkline_serve.client.messages import Analysis, AnyDocument, Call, Outcome
+from trunkline_serve.client.messages import Analysis, AnyDocument, Call, Outcome, check_model
 from trunkline_serve.rpc.requests import request_to_pb, results_from_pb
 from trunkline_serve.rpc.status import error_of
 
@@ -27,11 +29,15 @@ class Flow:
 
     Raises:
         ConfigError: The window is closed.
+        InvalidInput: These could not name a model.
     """
 
     def __init__(self, window: int, model: str, version: int) -> None:
-        if window < 1:
-            raise ConfigError(f"window: {window} is too small; give at least 1")
+        try:
+            check_value(Count, window, "window")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        check_model(model, version)
         self._model = model
         self._version = version
         self._numbers = count()

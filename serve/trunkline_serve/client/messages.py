@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
 from trunkline import Document, DocumentResult
 from trunkline.documents import as_documents
-from trunkline.errors import InvalidInput, TrunklineError
+from trunkline.errors import ConfigError, InvalidInput, TrunklineError
+from trunkline.ranges import Positive, Range
+from trunkline.structure import check_value
 from trunkline.v1 import analysis_service_pb2 as analysis_pb
 from trunkline.v1 import model_service_pb2 as model_pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
@@ -27,6 +29,7 @@ Outcome = DocumentResult | TrunklineError
 """What becomes of one document of a stream."""
 
 _DOCUMENT = re.compile(r"documents\[(\d+)\](.*)", re.DOTALL)
+_Version = Annotated[int, Range(least=0, below=2**63)]
 _FRAME_BYTES = 8  # of a document in a request: a tag and its length, at most
 _OWN_BYTES = 1024  # of a request beside its documents
 
@@ -101,6 +104,7 @@ class Analysis:
         Raises:
             InvalidInput: They do not go together.
         """
+        check_model(model, version)
         alone = isinstance(text, str | Document)
         given = [text] if isinstance(text, str | Document) else text
         return cls(as_documents(given, questions, tasks, text_pair), alone, model, version)
@@ -139,6 +143,39 @@ class Analysis:
         )
 
 
+def check_model(model: str, version: int) -> None:
+    """Raises InvalidInput unless these could name a model."""
+    _check("model", str, model)
+    _check("version", _Version, version)
+
+
+def check_stream(documents: object) -> None:
+    """Raises InvalidInput unless this gives documents: a string gives its letters."""
+    unfit = isinstance(documents, str | bytes | bytearray | Mapping)
+    if unfit or not isinstance(documents, Iterable | AsyncIterable):
+        reason = f"is of type {type(documents).__name__}; give texts or Documents, one by one"
+        raise InvalidInput("documents", reason)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises ConfigError unless this is a time, or None."""
+    try:
+        check_value(Positive | None, timeout, "timeout")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check(field: str, kind: Any, value: object) -> None:
+    try:
+        check_value(kind, value, field)
+        if isinstance(value, str):
+            value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(field, "is not valid Unicode (it holds lone surrogates)") from None
+    except ValueError as error:
+        raise InvalidInput(field, str(error).removeprefix(f"{field}: ")) from None
+
+
 def list_models() -> Call[list[ModelId]]:
     """Returns the call that lists the models."""
     return Call(
@@ -150,6 +187,7 @@ def list_models() -> Call[list[ModelId]]:
 
 def describe_model(model: str, version: int) -> Call[Description]:
     """Returns the call that describes a model."""
+    check_model(model, version)
     return Call(
         method=lambda stubs: stubs.models.DescribeModel,
         request=model_pb.DescribeModelRequest(model=model, model_version=version),
@@ -159,6 +197,8 @@ def describe_model(model: str, version: int) -> Call[Description]:
 
 def load_model(bundle: str, replace: bool) -> Call[ModelId]:
     """Returns the call that loads a bundle."""
+    _check("bundle", str, bundle)
+    _check("replace", bool, replace)
     return Call(
         method=lambda stubs: stubs.models.LoadModel,
         request=model_pb.LoadModelRequest(bundle=bundle, replace=replace),
@@ -169,6 +209,7 @@ def load_model(bundle: str, replace: bool) -> Call[ModelId]:
 
 def unload_model(model: str, version: int) -> Call[list[ModelId]]:
     """Returns the call that unloads a model."""
+    check_model(model, version)
     return Call(
         method=lambda stubs: stubs.models.UnloadModel,
         request=model_pb.UnloadModelRequest(model=model, model_version=version),

@@ -5,20 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import grpc
 
 from trunkline.errors import ConfigError
+from trunkline.ranges import Count, CountOrZero, Positive, Range
+from trunkline.structure import check_fields
 
 # The server bounds requests. A response grows with the text, and only the caller's own.
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
-_LEAST_KEEPALIVE = 10.0  # seconds; a server of ours hangs up on clients that ping more often
+# Seconds; a server of ours hangs up on clients that ping more often.
+_Keepalive = Annotated[float, Range(least=10.0, most=86_400.0)]
 _PING_PATIENCE_MS = 10_000
 # By default gRPC waits 1 s before it connects again, and up to 2 min: longer than our retries.
 _RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5_000)]
 _LOCAL_SOCKETS = ("unix:", "unix-abstract:")
+_URLS = ("http://", "https://", "grpc://")
+_LAST_PORT = 65_535
 _SCHEMES = ("dns:", "ipv4:", "ipv6:")
 
 
@@ -33,7 +38,8 @@ class Tls:
         server_name: The name in the server's certificate, where it is not that of the target.
 
     Raises:
-        ConfigError: A certificate comes without its key, or the other way round.
+        ConfigError: A certificate comes without its key, or the other way round, or what is given
+            is no path.
     """
 
     ca: str | Path | None = None
@@ -43,6 +49,9 @@ class Tls:
 
     def __post_init__(self) -> None:
         """Refuses half a pair."""
+        for name in ("ca", "certificate", "key", "server_name"):
+            if not isinstance(value := getattr(self, name), str | Path | None) or value == "":
+                raise ConfigError(f"tls.{name}: expected a string, got {value!r}")
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("tls: a certificate and its key go together; give both")
 
@@ -68,10 +77,10 @@ class Options:
     """
 
     target: str
-    timeout: float
-    retries: int
-    concurrency: int
-    keepalive: float | None
+    timeout: Positive
+    retries: CountOrZero
+    concurrency: Count
+    keepalive: _Keepalive | None
     wait_for_ready: bool
     tls: Tls | None
     token: str | None
@@ -79,16 +88,11 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuses what could not work or is not safe."""
-        _check(self.timeout > 0, f"timeout: {self.timeout} is too small; give seconds above 0")
-        _check(self.retries >= 0, f"retries: {self.retries} is too small; give at least 0")
-        _check(
-            self.concurrency >= 1, f"concurrency: {self.concurrency} is too small; give 1 or more"
-        )
-        _check(
-            self.keepalive is None or self.keepalive >= _LEAST_KEEPALIVE,
-            f"keepalive: {self.keepalive} s is too often for the server; "
-            f"give at least {_LEAST_KEEPALIVE:.0f}, or None for no pings",
-        )
+        try:
+            check_fields(self)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        _check_target(self.target)
         if self.token is not None:
             self._check_token(self.token)
 
@@ -132,6 +136,20 @@ class Options:
             f"token: {self.target} is not of this machine and the connection is not encrypted, "
             "anybody on the way could read the token; give tls, or insecure_token=True",
         )
+
+
+def _check_target(target: str) -> None:
+    """Refuses what gRPC would take for another address than was meant."""
+    port = target.rpartition(":")[2]
+    _check(target != "", "target: is empty; give HOST:PORT")
+    _check(
+        not target.startswith(_URLS),
+        f"target: {target} is a URL; give HOST:PORT, and tls for https",
+    )
+    _check(
+        not port.isdecimal() or int(port) <= _LAST_PORT or target.count(":") > 1,
+        f"target: {target} has a port above {_LAST_PORT}",
+    )
 
 
 def is_loopback(target: str) -> bool:

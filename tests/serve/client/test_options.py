@@ -12,7 +12,7 @@ import pytest
 from tests.serve.client.scripted import Certificates, Script, serving
 from tests.serve.hosting import PATIENCE, Loop
 from trunkline import Model
-from trunkline.errors import ConfigError, Unavailable
+from trunkline.errors import ConfigError, InvalidInput, Unavailable
 from trunkline_serve.client import Client, Tls
 from trunkline_serve.client.options import is_loopback
 
@@ -50,7 +50,6 @@ def test_this_machine_is_known(target: str) -> None:
         "0.0.0.0:5",
         "ipv4:127.0.0.1:5,10.0.0.1:5",
         "dns://127.0.0.1/example.org:5",
-        "",
     ],
 )
 def test_other_machines_are_known(target: str) -> None:
@@ -68,7 +67,17 @@ def test_other_machines_are_known(target: str) -> None:
         ({"timeout": 0}, "timeout"),
         ({"retries": -1}, "retries"),
         ({"concurrency": 0}, "concurrency"),
-        ({"keepalive": 9.9}, "keepalive"),
+        ({"timeout": None}, "timeout: expected float, got NoneType"),
+        ({"timeout": "3"}, "timeout: expected float, got str"),
+        ({"timeout": float("inf")}, "timeout: must be above 0, not inf"),
+        ({"retries": 1.5}, "retries: expected int, got float"),
+        ({"concurrency": True}, "concurrency: expected int, got bool"),
+        ({"wait_for_ready": "no"}, "wait_for_ready: expected bool, got str"),
+        ({"insecure_token": 1}, "insecure_token: expected bool, got int"),
+        ({"tls": True}, "tls: expected a table, got bool"),
+        ({"token": b"x"}, "token: expected str, got bytes"),
+        ({"keepalive": float("inf")}, "keepalive"),
+        ({"keepalive": 9.9}, "keepalive: must be at least 10"),
         ({"token": ""}, "token"),
         ({"token": "a b"}, "token"),
         ({"token": "a\nb"}, "token"),
@@ -82,7 +91,67 @@ def test_what_could_not_work_is_refused(options: dict[str, Any], named: str) -> 
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("", "target: is empty; give HOST:PORT"),
+        (None, "target: expected str, got NoneType"),
+        ("http://127.0.0.1:50051", "target: http://127.0.0.1:50051 is a URL; give HOST:PORT"),
+        ("127.0.0.1:99999", "target: 127.0.0.1:99999 has a port above 65535"),
+    ],
+)
+def test_what_is_no_address_is_refused(target: Any, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Client(target)
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"model": 3}, "model: expected str, got int 3"),
+        ({"model": None}, "model: expected str, got NoneType"),
+        ({"model": "\ud800"}, "model: is not valid Unicode"),
+        ({"version": -1}, "version: must be at least 0"),
+        ({"version": "1"}, "version: expected int, got str"),
+        ({"version": 1.0}, "version: expected int, got float"),
+        ({"version": True}, "version: expected int, got bool"),
+        ({"version": 2**63}, "version: must be at least 0 and below"),
+    ],
+)
+def test_a_model_is_named_by_a_string_and_a_number(given: dict[str, Any], told: str) -> None:
+    with Client("127.0.0.1:1") as client:
+        for call in (
+            lambda: client.analyze("Ada", **given),
+            lambda: client.describe(**given),
+            lambda: client.unload(**{"model": "tiny", **given}),
+            lambda: list(client.analyze_stream(["Ada"], **given)),
+        ):
+            with pytest.raises(InvalidInput) as caught:
+                call()
+            assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "told"),
+    [
+        ({"bundle": 3}, InvalidInput, "bundle: expected str"),
+        ({"bundle": "x", "replace": "no"}, InvalidInput, "replace: expected bool"),
+        ({"bundle": "x", "timeout": 0}, ConfigError, "timeout: must be above 0, not 0"),
+        ({"bundle": "x", "timeout": "1"}, ConfigError, "timeout: expected float"),
+    ],
+)
+def test_what_is_loaded_is_named_in_full(
+    arguments: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(error, match=f"^{told}"):
+        client.load(**arguments)
+
+
 def test_half_a_pair_is_refused() -> None:
+    for name in ("ca", "certificate", "key", "server_name"):
+        with pytest.raises(ConfigError, match=f"tls.{name}: expected a string, got 3"):
+            Tls(**{name: 3})
     with pytest.raises(ConfigError, match="go together"):
         Tls(certificate="client.pem")
 

@@ -196,3 +196,28 @@ def test_no_thread_is_left_behind(address: str) -> None:
         for _ in range(3):
             list(client.analyze_stream(TEXTS[:20], window=4))
     wait_for(lambda: threading.active_count() <= before)
+
+
+@pytest.mark.parametrize("documents", ["Ada", b"Ada", {"text": "Ada"}, None, 3, Document("Ada")])
+def test_what_gives_no_documents_is_refused(connect: Connect, documents: Any) -> None:
+    with (
+        connect("127.0.0.1:1") as client,
+        pytest.raises(InvalidInput, match=r"^documents: is of type \w+; give texts or Documents"),
+    ):
+        client.analyze_stream(documents)
+
+
+@pytest.mark.parametrize("documents", [["Ada", None], [Document("Ada", tasks="ner")]])  # type: ignore[arg-type]
+def test_what_is_no_document_ends_the_stream(
+    address: str, connect: Connect, documents: Any
+) -> None:
+    with connect(address) as client, pytest.raises(InvalidInput, match="is of type"):
+        client.analyze_stream(documents)
+
+
+@pytest.mark.parametrize(
+    "options", [{"window": 1.5}, {"window": "2"}, {"timeout": 0}, {"timeout": "1"}]
+)
+def test_options_of_a_stream_are_checked(connect: Connect, options: dict[str, Any]) -> None:
+    with connect("127.0.0.1:1") as client, pytest.raises(ConfigError):
+        client.analyze_stream(["Ada"], **options)
