@@ -150,7 +150,9 @@ def test_tags_of_a_word_of_several_units_stay_as_they_are(pieces: TextEncoder) -
 
 def test_unknown_label_names_the_place_and_the_known_ones(pieces: TextEncoder) -> None:
     example = token_example(["Ada"], ["B-MISC"], "ner.dev:7")
-    with pytest.raises(DataError, match=r"ner.dev:7: label 'B-MISC' is not in the training data"):
+    with pytest.raises(
+        DataError, match=r"ner.dev:7, token 0: label 'B-MISC' is not in the training data"
+    ):
         build_features(NER, [example], pieces)
 
 

@@ -262,10 +262,6 @@ def test_cache_folder_is_the_users_unless_set(
     [
         ({"labels": ("PER", "LOC", "PER")}, r"tasks.ner.labels: 'PER' stands there twice"),
         (
-            {"label_names": {"PER": "x", "LOC": "x"}},
-            r"tasks.ner.label_names: 'x' stands there twice",
-        ),
-        (
             {"labels": ("O", "B-PER", "B-LOC", "PER")},
             r"tasks.ner: task 'ner': label 'PER' is not O",
         ),

@@ -273,6 +273,6 @@ def test_labels_are_those_of_all_training_data_sampled_or_not(corpus: Corpus) ->
 
 
 def test_dev_label_that_training_never_had_is_named(corpus: Corpus, tmp_path: Path) -> None:
-    (tmp_path / "dev").write_text("it O\n\nAlps B-MISC\n")
-    with pytest.raises(DataError, match=r"dev:3: label 'B-MISC' is not in the training data"):
+    (tmp_path / "dev").write_text("it O\n\nthe O\nAlps B-MISC\n")
+    with pytest.raises(DataError, match=r"dev:4: label 'B-MISC' is not in the training data"):
         read_splits(tokens(str(corpus.folder / "ner.train"), dev=str(tmp_path / "dev")))

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -369,3 +370,47 @@ def test_labels_that_do_not_fit_are_named(
 
 def test_labels_given_keep_their_order(task: Callable[..., TaskConfig]) -> None:
     assert read_splits(task("b,x.\na,y\n", "a,x.\n", labels=("b", "a"))).labels == ("b", "a")
+
+
+def table(values: list[object], header: str = "text,label") -> str:
+    return "\n".join([header, *(f"text {at},{value}" for at, value in enumerate(values))]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        (
+            [*range(30)],
+            "30 values in 30 rows ('0', '1', '10', ...): most stand in one row alone; set",
+        ),
+        ([f"t{at}" for at in range(12)] + ["t0"] * 9, "12 values in 21 rows"),
+        ([at * 97 for at in range(25)] * 3, "they are numbers with gaps, as identifiers have; set"),
+        ([at + 0.5 for at in range(25)] * 3, "they are numbers with gaps"),
+    ],
+)
+def test_values_that_are_no_classes_are_refused(
+    task: Callable[..., TaskConfig], values: list[object], fault: str
+) -> None:
+    content = table(values)
+    with pytest.raises(DataError, match=re.escape(fault)) as caught:
+        read_splits(task(content, content))
+    assert "train.csv: the column 'label' has" in str(caught.value)
+    given = tuple(sorted({str(value) for value in values}))
+    assert read_splits(task(content, content, labels=given)).labels == given
+
+
+@pytest.mark.parametrize(
+    "values", [[*range(5)], [*range(1, 78)] * 2, ["1", "3", "5", "9"] * 3, ["a", "b"] * 5]
+)
+def test_numbered_classes_ratings_and_few_rows_are_fine(
+    task: Callable[..., TaskConfig], values: list[object]
+) -> None:
+    content = table(values)
+    assert len(read_splits(task(content, content)).labels) == len(set(values))
+
+
+def test_a_multi_label_task_where_all_labels_fit_every_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(jsonl(*[row(label=[1, 0])] * 6, *[row(label=[0, 1])] * 6))
+    path = str(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"a.jsonl: the column 'label' has 2 values in 12 rows"):
+        read_splits(TaskConfig("text-classification", path, dev=path, options=MULTI))

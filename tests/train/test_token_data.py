@@ -335,7 +335,7 @@ def test_labels_given_keep_their_order_as_types_or_as_tags(two: Path) -> None:
 
 def test_type_that_was_not_given_is_named(two: Path) -> None:
     with pytest.raises(
-        DataError, match=r"two:1: label 'B-LOC' is not among the labels given \(O, "
+        DataError, match=r"two:3: label 'B-LOC' is not among the labels given \(O, "
     ):
         labels(two, labels=("PER",))
 
@@ -343,3 +343,44 @@ def test_type_that_was_not_given_is_named(two: Path) -> None:
 def test_type_without_examples_is_named(two: Path) -> None:
     with pytest.raises(DataError, match=r"two: no example has the label 'B-ORG'; add some"):
         labels(two, labels=("PER", "LOC", "ORG"))
+
+
+@pytest.mark.parametrize(
+    ("names", "tags"),
+    [
+        ({"PER": "name", "LOC": "name"}, ("B-name", "I-name", "B-name", "O", "B-name")),
+        ({"PER": "O"}, ("O", "O", "B-LOC", "O", "B-LOC")),
+        ({"LOC": "PER", "PER": "LOC"}, ("B-LOC", "I-LOC", "B-PER", "O", "B-PER")),
+        ({"PER": "O", "LOC": "place"}, ("O", "O", "B-place", "O", "B-place")),
+    ],
+)
+def test_types_may_be_merged_renamed_and_left_out(
+    tmp_path: Path, names: dict[str, str], tags: tuple[str, ...]
+) -> None:
+    path = tmp_path / "a.conll"  # IOB1: Bern follows without a word between
+    path.write_text("Ada I-PER\nBrown I-PER\nBern I-LOC\nin O\nOslo I-LOC\n\nLima I-LOC\n")
+    first, _ = examples(path, label_names=names)
+    assert first.tags == tags
+    assert labels(path, label_names=names)[1:] == tuple(
+        f"{prefix}-{kind}" for kind in sorted({t[2:] for t in tags} - {""}) for prefix in "BI"
+    )
+
+
+def test_spans_of_texts_may_be_merged_and_left_out(read: Read) -> None:
+    row = {"text": "Ada in Bern", "spans": [[0, 3, "PER"], [7, 11, "LOC"]]}
+    (example,) = read(rows(row), "a.jsonl", label_names={"PER": "O", "LOC": "place"})
+    assert example.tags == ("O", "O", "B-place")
+
+
+def test_data_without_any_span_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text("Ada O\n\nBern O\n")
+    told = r"a.conll: every word has the label 'O': there is nothing to learn; label some, or set a"
+    with pytest.raises(DataError, match=told):
+        labels(path)
+    path.write_text("Ada NN\n\nBern NN\n")
+    with pytest.raises(DataError, match=told.replace("'O'", "'NN'")):
+        labels(path, options=TAGS)
+    path.write_text("Ada B-PER\n\nBern B-PER\n")
+    with pytest.raises(DataError, match=told):
+        labels(path, label_names={"PER": "O"})

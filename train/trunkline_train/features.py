@@ -108,10 +108,10 @@ def _token_features(
     document = tokens[example.text]
     index = {label: at for at, label in enumerate(spec.labels)}
     labels = np.full(len(document), IGNORE, np.int64)
-    for token, tag in _unit_tags(spec, document, example):
+    for token, word, tag in _unit_tags(spec, document, example):
         if tag not in index:
-            known = ", ".join(spec.labels)
-            raise DataError(example.where, f"label {tag!r} is not in the training data ({known})")
+            reason = f"label {tag!r} is not in the training data ({', '.join(spec.labels)})"
+            raise DataError(example.place(word), reason)
         labels[token] = index[tag]
     for row in _rows(example, tokens, encoder):
         target = np.full(len(row), IGNORE, np.int64)
@@ -119,8 +119,8 @@ def _token_features(
         yield Feature(row, {"labels": target})
 
 
-def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tuple[int, str]]:
-    """Returns (first token, tag) of every unit, the tokenizer's words, which decoding reads.
+def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tuple[int, int, str]]:
+    """Returns (first token, word, tag) of every unit, the tokenizer's words, which decoding reads.
 
     A word of the data that is several units, such as `Saint-Germain`, goes on inside its span.
     """
@@ -135,7 +135,7 @@ def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tu
     for token, word in zip(firsts, words, strict=True):
         tag = example.tags[word]
         inner = joins and word == previous and tag.startswith("B-")
-        tagged.append((int(token), "I-" + tag[2:] if inner else tag))
+        tagged.append((int(token), int(word), "I-" + tag[2:] if inner else tag))
         previous = word
     return tagged
 

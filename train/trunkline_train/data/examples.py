@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trunkline.formats.marked import Mark
+from trunkline_train.data.records import token_place
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class TokenExample:
         where: File and line, for errors.
         split: Whether the data has words, or a tokenizer gave them; else they are ours, to score
             spans of a text by: punctuation stands alone, and a span begins and ends a word.
+        lines: Of a sentence in a file, the line of each word.
     """
 
     text: str
@@ -25,6 +27,11 @@ class TokenExample:
     tags: tuple[str, ...]
     where: str
     split: bool = True
+    lines: tuple[int, ...] = ()
+
+    def place(self, word: int) -> str:
+        """Returns where a word stands, for errors."""
+        return token_place(self.where, self.lines, word) if self.split else self.where
 
     @property
     def spans(self) -> list[Mark]:
@@ -124,11 +131,13 @@ class TextExample:
 Example = TokenExample | AnswerExample | TextExample
 
 
-def token_example(words: list[str], tags: list[str], where: str) -> TokenExample:
+def token_example(
+    words: list[str], tags: list[str], where: str, lines: tuple[int, ...] = ()
+) -> TokenExample:
     """Joins words by blanks and notes where each stands."""
     bounds = []
     position = 0
     for word in words:
         bounds.append((position, position + len(word)))
         position += len(word) + 1
-    return TokenExample(" ".join(words), tuple(bounds), tuple(tags), where)
+    return TokenExample(" ".join(words), tuple(bounds), tuple(tags), where, lines=lines)

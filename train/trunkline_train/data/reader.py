@@ -66,6 +66,14 @@ class Reader(ABC):
         """Returns the labels an example cannot do without."""
         return ()
 
+    def place(self, example: Any, label: str) -> str:
+        """Returns where an example uses a label."""
+        return str(example.where)
+
+    def fault(self, examples: Sequence[Any], labels: Sequence[str]) -> str:
+        """Returns why labels found in training data cannot be learned; nothing if they may be."""
+        return ""
+
     def logits(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Returns the labels of the task's logits, for those given or found in the data."""
         return tuple(labels)
@@ -93,10 +101,14 @@ def label_set(reader: Reader, examples: Sequence[Example]) -> tuple[str, ...]:
     """Returns the labels of a task's logits: those given, else those of its training data, sorted.
 
     Raises:
-        DataError: The data has a label that was not given, or none of one that was.
+        DataError: The data has a label that was not given, or none of one that was; or what it has
+            for labels is none.
     """
     found = {label for example in examples for label in reader.uses(example)}
     if not reader.task.labels:
+        fault = reader.fault(examples, sorted(found))
+        if fault:
+            raise DataError(", ".join(reader.task.sources("train")), fault)
         return reader.logits(sorted(found))
     labels = reader.logits(reader.task.labels)
     check_labels(reader, examples, labels)
@@ -122,7 +134,7 @@ def check_labels(reader: Reader, examples: Sequence[Example], labels: Sequence[s
                 if reader.task.labels:
                     reason = f"label {label!r} is not among the labels given ({', '.join(labels)})"
                     mend = "mend it, or add it to labels"
-                raise DataError(example.where, f"{reason}; {mend}")
+                raise DataError(reader.place(example, label), f"{reason}; {mend}")
 
 
 def check_names(name: str, task: TaskConfig) -> None:
@@ -131,8 +143,7 @@ def check_names(name: str, task: TaskConfig) -> None:
     Raises:
         ConfigError: Names the label and its key.
     """
-    for key, labels in (("labels", task.labels), ("label_names", tuple(task.label_names.values()))):
-        for at, label in enumerate(labels):
-            if label in labels[:at]:
-                reason = f"{label!r} stands there twice; labels must differ"
-                raise ConfigError(f"tasks.{name}.{key}: {reason}")
+    for at, label in enumerate(task.labels):
+        if label in task.labels[:at]:
+            reason = f"{label!r} stands there twice; labels must differ"
+            raise ConfigError(f"tasks.{name}.labels: {reason}")

@@ -47,9 +47,14 @@ class Record:
 
     def place(self, index: int) -> str:
         """Returns where token `index` of the sentence stands."""
-        if not self.lines:
-            return f"{self.where}, token {index}"
-        return f"{self.where.rpartition(':')[0]}:{self.lines[index]}"
+        return token_place(self.where, self.lines, index)
+
+
+def token_place(where: str, lines: Sequence[int], index: int) -> str:
+    """Returns where a token stands: its line, or its number behind the place of the sentence."""
+    if not lines:
+        return f"{where}, token {index}"
+    return f"{where.rpartition(':')[0]}:{lines[index]}"
 
 
 def numbered(values: Sequence[Any]) -> dict[Column, Any]:

@@ -50,8 +50,9 @@ def read_splits(task: TaskConfig) -> Splits:
     Raises:
         DataError: A source is missing, broken or empty, or labels do not fit each other.
     """
-    train = _read(task, "train")
-    labels = label_set(READERS[task.kind](task), train)
+    reader = READERS[task.kind](task)
+    train = _read(reader, "train")
+    labels = label_set(reader, train)
     if task.sources("dev"):
         dev = read_dev(task, labels)
     else:
@@ -66,8 +67,9 @@ def read_dev(task: TaskConfig, labels: Sequence[str]) -> list[Example]:
     Raises:
         DataError: A source is missing, broken or empty, or has a label that is not in `labels`.
     """
-    dev = _read(task, "dev")
-    check_labels(READERS[task.kind](task), dev, labels)
+    reader = READERS[task.kind](task)
+    dev = _read(reader, "dev")
+    check_labels(reader, dev, labels)
     return _sample(dev, task, "dev")
 
 
@@ -78,7 +80,7 @@ def load_test(task: TaskConfig, split: str) -> list[Example]:
         DataError: The task has no such split, or its source is missing, broken or empty.
     """
     if task.sources(split):
-        return _sample(_read(task, split), task, split)
+        return _sample(_read(READERS[task.kind](task), split), task, split)
     if split == "dev":
         return read_splits(task).dev
     where = ", ".join(task.sources("train"))
@@ -90,13 +92,13 @@ def suffix(source: str) -> str:
     return Path(source.lower().removesuffix(".gz")).suffix
 
 
-def _read(task: TaskConfig, split: str) -> list[Any]:
-    return [example for source in task.sources(split) for example in _examples(source, task)]
+def _read(reader: Reader, split: str) -> list[Any]:
+    sources = reader.task.sources(split)
+    return [example for source in sources for example in _examples(source, reader)]
 
 
-def _examples(source: str, task: TaskConfig) -> list[Any]:
+def _examples(source: str, reader: Reader) -> list[Any]:
     """Reads one source; what is left out, such as records without a label, is logged."""
-    reader = READERS[task.kind](task)
     notes = Notes(source)
     examples = []
     for record in read_records(source, reader, notes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -17,6 +18,11 @@ from trunkline_train.data.tables import read_jsonl, read_parquet
 
 _MISSING = ("", "nan", "NaN")  # what tables have where there is no value
 _UNDECIDED = {"gold_label": "-"}  # by column: annotators did not agree, in SNLI and MultiNLI
+
+_SEVERAL_ROWS = 10  # by which labels may be judged
+_MANY_NUMBERS = 20  # more than ratings have
+_SHOWN = 3  # labels
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 class Layout(NamedTuple):
@@ -67,6 +73,26 @@ class TextReader(Reader):
     def uses(self, example: TextExample) -> Iterable[str]:
         """Returns the labels of the text."""
         return example.labels
+
+    def fault(self, examples: Sequence[TextExample], labels: Sequence[str]) -> str:
+        """Returns what is wrong with labels such as one for each row, identifiers, measurements."""
+        fault = self._fault(examples, labels)
+        if not fault:
+            return ""
+        column = next(reversed(self._layouts.values())).label
+        shown = ", ".join([*map(repr, labels[:_SHOWN]), "..."])
+        reason = f"the column {column!r} has {len(labels):,} values in {len(examples):,} rows"
+        mend = "set column, or give labels = [...] if they are classes"
+        return f"{reason} ({shown}): {fault}; {mend}"
+
+    def _fault(self, examples: Sequence[TextExample], labels: Sequence[str]) -> str:
+        """Returns why the labels found are none; nothing if they may be."""
+        several = len(examples) >= _SEVERAL_ROWS
+        if several and self._multi_label and all(len(e.labels) == len(labels) for e in examples):
+            return "every row has all of them"
+        if several and not self._multi_label and 2 * len(labels) > len(examples):
+            return "most stand in one row alone"
+        return "they are numbers with gaps, as identifiers have" if _are_ids(labels) else ""
 
     def _layout(self, record: Record) -> Layout:
         names = tuple(record.values)
@@ -135,6 +161,14 @@ class TextReader(Reader):
         reason = f"has {values} for labels, which says of each label if it fits"
         mend = f"name all {len(bits)} in their order: labels = [...]; or list those that fit"
         raise DataError(record.where, f"{reason}; {mend}")
+
+
+def _are_ids(labels: Sequence[str]) -> bool:
+    """Tells if labels are many numbers that do not count classes: those have no gaps."""
+    if len(labels) <= _MANY_NUMBERS or not all(map(_NUMBER.fullmatch, labels)):
+        return False
+    values = [float(label) for label in labels]
+    return any(value % 1 for value in values) or max(values) - min(values) > 2 * len(values)
 
 
 def _stripped(value: object) -> object:

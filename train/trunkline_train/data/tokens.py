@@ -95,8 +95,11 @@ class TokenReader(Reader):
             raise DataError(record.where, reason)
         tags = self._tags(values, record)
         kept = [at for at, word in enumerate(words) if self._is_visible(word, tags[at], record, at)]
+        if not kept:
+            return None
+        lines = tuple(record.lines[at] for at in kept) if record.lines else ()
         visible = [words[at].strip() for at in kept]
-        return token_example(visible, [tags[at] for at in kept], record.where) if kept else None
+        return token_example(visible, [tags[at] for at in kept], record.where, lines)
 
     def _is_visible(self, word: object, tag: str, record: Record, at: int) -> bool:
         """Tells if a word has any text: some tokenizers make words of white space, which go."""
@@ -111,7 +114,8 @@ class TokenReader(Reader):
         if not self._spans:
             reason = "has spans, and not a tag for every word; set options.aggregation to 'spans'"
             raise DataError(marked.where, reason)
-        spans = [mark._replace(label=self.label(mark.label, marked.where)) for mark in marked.spans]
+        named = [mark._replace(label=self.label(mark.label, marked.where)) for mark in marked.spans]
+        spans = [mark for mark in named if mark.label != OUTSIDE]
         words = plain_words(marked.text, spans)
         tags = iob2_tags(words, spans)
         if not words:
@@ -123,7 +127,16 @@ class TokenReader(Reader):
             if not isinstance(value, str) or value not in self._seen:
                 self._seen[str(value)] = self._tag(value, record, at)
         tags = [self._seen[str(value)] for value in values]
-        return as_iob2(tags) if self._spans else tags
+        return [self._renamed(tag) for tag in as_iob2(tags)] if self._spans else tags
+
+    def _renamed(self, tag: str) -> str:
+        """Returns a tag with the name that its type gets; O as a name makes it no span.
+
+        Tags are in IOB2 by now: neighbours whose types get one name stay two spans.
+        """
+        prefix, _, kind = tag.partition("-")
+        name = self.task.label_names.get(kind, kind) if kind else OUTSIDE
+        return name if name == OUTSIDE else f"{prefix}-{name}"
 
     def _tag(self, value: object, record: Record, at: int) -> str:
         tag = self.label(value, record.place(at))
@@ -131,9 +144,21 @@ class TokenReader(Reader):
             reason = f"label {tag!r} is not IOB (O, B-TYPE or I-TYPE), BILOU or BIOES"
             mend = "choose another column, or set options.aggregation to 'tags'"
             raise DataError(record.place(at), f"{reason}; {mend}")
-        prefix, _, kind = tag.partition("-")
-        renamed = self._spans and kind in self.task.label_names
-        return f"{prefix}-{self.task.label_names[kind]}" if renamed else tag
+        return tag
+
+    def place(self, example: TokenExample, label: str) -> str:
+        """Returns where the first word with a label stands."""
+        words = (at for at, tag in enumerate(example.tags) if tag == label)
+        return next(map(example.place, words), example.where)
+
+    def fault(self, examples: Sequence[TokenExample], labels: Sequence[str]) -> str:
+        """Returns what is wrong with data without spans, or with one tag on all words."""
+        if len(labels) > (0 if self._spans else 1):
+            return ""
+        reason = f"every word has the label {labels[0] if labels else OUTSIDE!r}"
+        column = "" if self.task.column is None else f" other than {self.task.column!r}"
+        mend = f"there is nothing to learn; label some, or set a column{column}"
+        return f"{reason}: {mend}"
 
     def uses(self, example: TokenExample) -> Iterable[str]:
         """Returns `B-` and the type of every span, or all tags."""
