@@ -1,14 +1,17 @@
 """What happens in a server, told to whoever wants to count, trace or log it.
 
 The engine and the services tell; metrics, statistics and traces listen. Listeners are called on the
-thread where it happens, must be quick, and must not raise.
+thread where it happens and must be quick; what they raise goes to the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+_log = logging.getLogger("trunkline_serve")
 
 Release = Literal["full", "drained"]
 """Why a batch was cut: its budget was reached, or nothing more waited."""
@@ -104,9 +107,12 @@ class Listener:
     def dropped(self, model: str, reason: str, rows: int) -> None:
         """Rows that waited were not computed: `expired` or `cancelled`; on a computing thread."""
 
+    def lane_failed(self) -> None:
+        """Computing met an error it did not expect, and goes on; called on its thread."""
+
 
 class Everyone(Listener):
-    """Passes everything on to several listeners."""
+    """Passes everything on to several listeners, and never raises."""
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = list(listeners)
@@ -117,20 +123,27 @@ class Everyone(Listener):
 
     def batch_ran(self, batch: BatchRan) -> None:
         """Passes it on."""
-        for one in self._listeners:
-            one.batch_ran(batch)
+        self._pass_on(lambda one: one.batch_ran(batch))
 
     def answered(self, call: Answered) -> None:
         """Passes it on."""
-        for one in self._listeners:
-            one.answered(call)
+        self._pass_on(lambda one: one.answered(call))
 
     def failed(self, call: Failed) -> None:
         """Passes it on."""
-        for one in self._listeners:
-            one.failed(call)
+        self._pass_on(lambda one: one.failed(call))
 
     def dropped(self, model: str, reason: str, rows: int) -> None:
         """Passes it on."""
+        self._pass_on(lambda one: one.dropped(model, reason, rows))
+
+    def lane_failed(self) -> None:
+        """Passes it on."""
+        self._pass_on(lambda one: one.lane_failed())
+
+    def _pass_on(self, tell: Callable[[Listener], None]) -> None:
         for one in self._listeners:
-            one.dropped(model, reason, rows)
+            try:
+                tell(one)
+            except Exception:  # whoever counts must not fail a call, nor end a thread
+                _log.exception("%s failed", type(one).__name__)

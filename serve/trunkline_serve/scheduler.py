@@ -8,6 +8,7 @@ Calls, tasks and documents mix freely; models share the lanes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ from trunkline.runner import RowOutputs
 from trunkline_serve.events import BatchRan, Listener
 from trunkline_serve.precedence import go_first
 from trunkline_serve.turns import Batch, Job, Outcome, Queue, Ran
+
+_log = logging.getLogger("trunkline_serve")
 
 _PACE_WEIGHT = 0.1  # of the latest run in the running mean of nanoseconds per token
 _LATE_SHARE = 0.003  # of calls that may take longer than they should by more than the margin
@@ -81,7 +84,7 @@ class Scheduler:
 
     def __init__(self, lanes: int, listener: Listener, budget: int | None = None) -> None:
         self._listener = listener
-        self._queue = Queue(budget, listener)
+        self._queue = Queue(budget)
         self._ready = threading.Condition()
         self._idle = 0
         self._running = 0  # tokens
@@ -183,7 +186,10 @@ class Scheduler:
         batch = self._next()
         if batch is None:
             return False
-        finished = self._run(batch)
+        try:
+            finished = self._run(batch)
+        except BaseException as error:
+            finished = self._give_up(batch.jobs, error)
         with self._ready:
             self._running -= batch.tokens
             self._queue.done(batch.model)
@@ -195,7 +201,7 @@ class Scheduler:
         """Returns the next batch, waiting if there is none; None when closed."""
         with self._ready:
             while not self._closed:
-                batch, late = self._queue.take(self._idle)
+                batch, late = self._take()
                 self._learn(late)
                 _post(late)
                 if batch is not None:
@@ -205,6 +211,25 @@ class Scheduler:
                 self._ready.wait()
                 self._idle -= 1
         return None
+
+    def _take(self) -> tuple[Batch | None, list[Outcome]]:
+        """Takes the next batch, if there is one, and what failed while it waited."""
+        try:
+            batch, late = self._queue.take(self._idle)
+        except BaseException as error:
+            return None, self._give_up(self._queue.empty(), error)
+        for job, _ in late:
+            self._listener.dropped(job.model.manifest.name, "expired", job.left)
+        return batch, late
+
+    def _give_up(self, jobs: Sequence[Job], error: BaseException) -> list[Outcome]:
+        """Fails jobs that met with what nobody expects, so that none hangs and the lane goes on."""
+        _log.error("computing failed, and goes on", exc_info=error)
+        with self._ready:
+            for job in jobs:
+                self._queue.kill(job)
+        self._listener.lane_failed()
+        return [(job, _fault(error)) for job in jobs]
 
     def _learn(self, ended: list[Outcome]) -> None:
         """Compares how long calls took with what was expected."""
@@ -232,7 +257,7 @@ class Scheduler:
         if len(jobs) == 1:
             with self._ready:
                 self._queue.kill(jobs[0])
-            return [(jobs[0], error)]
+            return [(jobs[0], _fault(error) if isinstance(error, StopIteration) else error)]
         finished: list[Outcome] = []
         for job in jobs:
             parts = [part for part in batch.parts if part[0] is job]
@@ -279,6 +304,13 @@ def _share_out(batch: Batch, values: Sequence[RowOutputs], begin: int, end: int)
             queued = job.begun_ns - job.arrived_ns
             finished.append((job, Ran(job.results, queued, end - job.begun_ns)))
     return finished
+
+
+def _fault(error: BaseException) -> RuntimeFault:
+    """Returns a fault for any error: some cannot be a future's, others would end an event loop."""
+    fault = RuntimeFault(f"computing failed: {type(error).__name__}: {error}")
+    fault.__cause__ = error
+    return fault
 
 
 def _post(outcomes: list[Outcome]) -> None:

@@ -20,7 +20,7 @@ from trunkline.encode import Row
 from trunkline.errors import DeadlinePassed
 from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
-from trunkline_serve.events import Listener, Release
+from trunkline_serve.events import Release
 
 _LONG = 512  # tokens of a call, at least, before its end is counted behind later calls
 
@@ -98,12 +98,10 @@ class Queue:
 
     Args:
         budget: Most real tokens of a batch; None leaves it to the runner.
-        listener: Hears of rows that are dropped.
     """
 
-    def __init__(self, budget: int | None, listener: Listener) -> None:
+    def __init__(self, budget: int | None) -> None:
         self._budget = budget
-        self._listener = listener
         self._lines: dict[tuple[Model, int], list[_Turn]] = {}
         self._running: dict[Model, int] = {}
         self._dispatched = 0  # tokens, ever
@@ -113,10 +111,10 @@ class Queue:
 
     def add(self, job: Job) -> None:
         """Lets all rows of a job wait for their turns."""
-        runner = job.model.runner
+        groups = [job.model.runner.group(len(row)) for row in job.rows]
         turn = self._dispatched
-        for index, row in enumerate(job.rows):
-            line = self._lines.setdefault((job.model, runner.group(len(row))), [])
+        for index, (row, group) in enumerate(zip(job.rows, groups, strict=True)):
+            line = self._lines.setdefault((job.model, group), [])
             heapq.heappush(line, (turn, next(self._order), job, index))
             turn += len(row)
         self.tokens += job.waiting
@@ -187,12 +185,13 @@ class Queue:
             del self._running[model]
 
     def empty(self) -> list[Job]:
-        """Takes out everything that waits."""
-        jobs = [job for line in self._lines.values() for _, _, job, _ in line if not job.dead]
+        """Takes out everything that waits, and kills it."""
+        turns = [turn for line in self._lines.values() for turn in line]
+        jobs = list(dict.fromkeys(job for _, _, job, _ in turns if not job.dead))
         self._lines.clear()
-        self._long.clear()
-        self.tokens = 0
-        return list(dict.fromkeys(jobs))
+        for job in jobs:
+            self.kill(job)
+        return jobs
 
     def _most_overdue(self, late: list[Outcome]) -> tuple[tuple[Model, int], list[_Turn]] | None:
         for key in [key for key, turns in self._lines.items() if not self._head_lives(turns, late)]:
@@ -211,7 +210,6 @@ class Queue:
             if not job.dead and job.deadline is not None and monotonic() >= job.deadline:
                 late.append((job, DeadlinePassed("the deadline passed while the call waited")))
                 self.kill(job)
-                self._listener.dropped(job.model.manifest.name, "expired", job.left)
             if not job.dead:
                 return True
             heapq.heappop(turns)

@@ -32,7 +32,7 @@ class Recorder:
         self.entered = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     def group(self, length: int) -> int:
         return self._runner.group(length)

@@ -17,7 +17,7 @@ from trunkline.encode import Row
 from trunkline.errors import DeadlinePassed, RuntimeFault, Unavailable
 from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
-from trunkline_serve.events import BatchRan, Listener
+from trunkline_serve.events import BatchRan, Everyone, Listener
 from trunkline_serve.scheduler import Scheduler
 from trunkline_serve.turns import Batch, Job, Queue, Ran
 
@@ -77,6 +77,10 @@ class Served:
 class Heard(Listener):
     batches: list[BatchRan] = field(default_factory=list)
     drops: list[tuple[str, int]] = field(default_factory=list)
+    lane_failures: int = 0
+
+    def lane_failed(self) -> None:
+        self.lane_failures += 1
 
     def batch_ran(self, batch: BatchRan) -> None:
         self.batches.append(batch)
@@ -149,7 +153,7 @@ def drained(queue: Queue) -> list[Batch]:
 def test_every_row_runs_once_in_its_group_within_the_budget(
     calls: list[list[int]], width: int
 ) -> None:
-    model, queue = Served(Echo(width=width)), Queue(None, Listener())
+    model, queue = Served(Echo(width=width)), Queue(None)
     jobs = [job(model, [row(length) for length in rows]) for rows in calls]
     for one in jobs:
         queue.add(one)
@@ -167,7 +171,7 @@ def test_every_row_runs_once_in_its_group_within_the_budget(
 @examples(deadline=None)
 @given(st.lists(lengths, min_size=1, max_size=12))
 def test_nothing_waits_while_later_rows_of_its_length_go(calls: list[list[int]]) -> None:
-    model, queue = Served(Echo(width=10)), Queue(None, Listener())
+    model, queue = Served(Echo(width=10)), Queue(None)
     for rows in calls:
         queue.add(job(model, [row(length) for length in rows]))
     order: dict[int, list[int]] = {}
@@ -183,7 +187,7 @@ def test_nothing_waits_while_later_rows_of_its_length_go(calls: list[list[int]])
 def test_what_goes_first_is_never_underestimated(
     calls: list[list[int]], tokens: int, taken: int
 ) -> None:
-    model, queue = Served(Echo(width=10)), Queue(None, Listener())
+    model, queue = Served(Echo(width=10)), Queue(None)
     waiting: dict[tuple[Job, int], int] = {}
     dispatched = 0
     for at, sizes in enumerate(calls):
@@ -203,7 +207,7 @@ def test_what_goes_first_is_never_underestimated(
 
 
 def test_a_sentence_goes_between_the_rows_of_a_book() -> None:
-    model, queue = Served(Echo()), Queue(None, Listener())
+    model, queue = Served(Echo()), Queue(None)
     book, sentence = job(model, [row(60)] * 10), job(model, [row(5)])
     queue.add(book)
     first, _ = queue.take(0)
@@ -217,7 +221,7 @@ def test_a_sentence_goes_between_the_rows_of_a_book() -> None:
 
 
 def test_sentences_do_not_hold_up_a_book_for_ever() -> None:
-    model, queue = Served(Echo()), Queue(None, Listener())
+    model, queue = Served(Echo()), Queue(None)
     book = job(model, [row(60)] * 5)
     queue.add(book)
     batches = 0
@@ -233,7 +237,7 @@ def test_sentences_do_not_hold_up_a_book_for_ever() -> None:
 
 
 def test_what_waits_is_shared_with_idle_lanes() -> None:
-    model, queue = Served(Echo(lanes=2)), Queue(None, Listener())
+    model, queue = Served(Echo(lanes=2)), Queue(None)
     queue.add(job(model, [row(20)] * 4))
     first, _ = queue.take(1)
     second, _ = queue.take(0)
@@ -244,7 +248,7 @@ def test_what_waits_is_shared_with_idle_lanes() -> None:
 
 def test_a_runner_is_not_run_more_often_at_once_than_it_can() -> None:
     one, two = Served(Echo(lanes=1)), Served(Echo(lanes=2))
-    queue = Queue(None, Listener())
+    queue = Queue(None)
     for _ in range(3):
         queue.add(job(one, [row(100)]))
     taken, _ = queue.take(5)
@@ -336,6 +340,56 @@ def test_missing_outputs_are_a_fault() -> None:
             await desk.submit([row(1)])
 
     run(test, Mute())
+
+
+class Panic(BaseException):
+    """As what native code panics with: no Exception."""
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), Panic("odd"), SystemExit(1), StopIteration()])
+@pytest.mark.parametrize("place", ["run", "computed", "lanes"])
+def test_an_error_anywhere_fails_the_calls_at_hand_and_no_lane_ends(
+    error: BaseException, place: str
+) -> None:
+    class Broken(Echo):
+        def __getattribute__(self, name: str) -> Any:
+            if name == place and super().__getattribute__("broken"):
+                raise error
+            return super().__getattribute__(name)
+
+    echo = Broken()
+    echo.broken = False
+
+    async def test(desk: Desk) -> None:
+        first = await desk.hold()
+        calls = [asyncio.create_task(desk.submit([row(60, at)] * 3)) for at in range(4)]
+        await asyncio.sleep(0)
+        echo.broken = True
+        desk.echo.gate.set()
+        await asyncio.wait([first, *calls])
+        assert all(isinstance(call.exception(), Exception) for call in calls)
+        echo.broken = False
+        assert names(await desk.submit([row(1, 3)])) == [3]
+        assert desk.scheduler.queued_tokens == 0
+        assert desk.scheduler.expected_wait() == 0
+        expected = place == "run" and isinstance(error, Exception)
+        assert bool(desk.heard.lane_failures) is not expected
+
+    run(test, echo)
+
+
+def test_a_listener_that_raises_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Bad(Listener):
+        def batch_ran(self, batch: BatchRan) -> None:
+            raise ValueError("odd")
+
+    async def test(desk: Desk) -> None:
+        desk.scheduler._listener = Everyone([Bad(), desk.heard])
+        for name in range(2):
+            assert names(await desk.submit([row(1, name)])) == [name]
+
+    run(test)
+    assert caplog.text.count("Bad failed") == 2
 
 
 def test_cancelled_rows_do_not_run() -> None:

@@ -7,7 +7,6 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.serve.test_scheduler import Desk, Echo, Served, drained, job, names, row, run
-from trunkline_serve.events import Listener
 from trunkline_serve.turns import Queue
 
 calls = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=1, max_size=12)
@@ -22,7 +21,7 @@ def singles(lanes: int) -> Echo:
 @examples(deadline=None)
 @given(calls)
 def test_every_row_is_taken_alone_and_calls_take_turns(given_: list[list[int]]) -> None:
-    model, queue = Served(singles(1)), Queue(None, Listener())
+    model, queue = Served(singles(1)), Queue(None)
     for lengths in given_:
         queue.add(job(model, [row(length) for length in lengths]))
     batches = drained(queue)
@@ -34,7 +33,7 @@ def test_every_row_is_taken_alone_and_calls_take_turns(given_: list[list[int]]) 
 
 
 def test_only_the_beginning_of_a_long_call_is_ahead_of_a_short_one() -> None:
-    model, queue = Served(singles(1)), Queue(None, Listener())
+    model, queue = Served(singles(1)), Queue(None)
     queue.add(job(model, [row(100)] * 20))
     queue.add(job(model, [row(20)] * 2))
     assert 100 + 40 <= queue.ahead(100) <= 200 + 40

@@ -223,7 +223,7 @@ class Session:
             reply = await work
         except asyncio.CancelledError:
             reply = Fault(number, pack_error(Unavailable("cancelled")))
-        except Exception as error:
+        except BaseException as error:  # a front waits for the answer, whatever happens
             reply = Fault(number, pack_error(error))
         del self._tasks[number]
         self._sessions.publish()

@@ -79,6 +79,11 @@ class Metrics(Listener):
         with self._lock:
             self._batches.dropped.add((model, reason), rows)
 
+    def lane_failed(self) -> None:
+        """Counts an error that computing did not expect."""
+        with self._lock:
+            self._batches.broken.add(())
+
     def ended(self, method: str, code: str) -> None:
         """Counts a gRPC call, by the name of its status code."""
         self._calls.rpcs.add((method, code))
@@ -152,6 +157,8 @@ class _Batches(_Group):
         self.dropped = self.counts(
             "dropped_rows", "Rows that waited and were not computed.", model, "reason"
         )
+        self.broken = self.counts("lane_failures", "Errors that computing did not expect.")
+        self.broken.add((), 0)  # an alert wants to see the first one rise
         self._batches = self.counts(
             "batches", "Batches computed, by why they were cut.", model, "released"
         )

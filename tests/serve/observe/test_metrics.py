@@ -4,6 +4,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -137,6 +138,24 @@ def test_refusals_and_dropped_rows_are_counted(host: Loop, bundle: Path) -> None
     }
     assert seen.sums("trunkline_failure_seconds_count", "reason")["OVERLOADED",] == 1
     assert seen.sums("trunkline_rpcs_total", "code")["CANCELLED",] == 1
+
+
+def test_an_error_that_ends_threads_is_internal_and_counted(host: Loop, bundle: Path) -> None:
+    model, recorder = watched(bundle)
+    limits = Limits(max_in_flight=1, max_documents=1)
+    with observed(host, [model], limits=limits) as hosted, Caller(hosted.address) as caller:
+        before = scraped(hosted).total("trunkline_lane_failures_total")
+        recorder.failure = SystemExit(1)
+        for _ in range(3):
+            error = caller.fail("Ada")
+            assert error.code() is grpc.StatusCode.INTERNAL
+            assert error.details().startswith("internal error ")
+        recorder.failure = None
+        caller.ask("Ada").result(PATIENCE)
+        seen = scraped(hosted)
+    assert before == 0
+    assert seen.total("trunkline_lane_failures_total") == 3
+    assert seen.total("trunkline_documents_in_flight") == 0
 
 
 def test_models_and_draining_are_told(host: Loop, model: Model) -> None:
