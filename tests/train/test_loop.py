@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from tests.small import Corpus, sentences, write_conll
 from trunkline.errors import CheckpointError, ConfigError, DataError
+from trunkline_export.provenance import provenance
 from trunkline_train import load, loop
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
 from trunkline_train.config import Config, load_config
@@ -204,6 +206,28 @@ def test_a_signal_at_any_moment_of_a_step_leaves_that_step(
         train(replace(config, training=replace(config.training, save_steps=1000)), tmp_path / "run")
     steps = [line["step"] for line in log(tmp_path / "run")]
     assert load_checkpoint(tmp_path / "run" / "last").progress.step == max(steps) == 2
+
+
+def test_a_resumed_run_takes_the_encoder_at_the_commit_it_began_with(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--acme--small"
+    first, second = "1" * 40, "2" * 40
+    shutil.copytree(corpus.encoder, repository / "snapshots" / first)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(first)
+    config = corpus.load(*SHORT, "encoder=acme/small")
+    interrupt(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (repository / "refs" / "main").write_text(second)  # the branch has moved, to what is not here
+    found = train(config, tmp_path / "run", resume=True)
+    assert found.origin.commit == first
+    assert f"`acme/small` (commit `{first}`)" in (tmp_path / "run" / "README.md").read_text()
+    assert provenance(found)["encoder_commit"] == first
 
 
 @pytest.mark.parametrize("end", ['{"step": 12, "lo', "\x00\x00", ""])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -98,10 +99,19 @@ def _from_hub(name: str, model: ModelConfig, commit: str) -> Pretrained:
     repository, revision = split_revision(name)
     with _one_line(name):
         # Files lie in a folder named by the commit, also where the network is not to be asked.
-        file = hf_hub_download(repository, "config.json", revision=commit or revision)
+        file = _config_file(repository, commit or revision)
     commit = Path(file).parent.name
     found = _from_files(repository, name, model, {"revision": commit})
     return replace(found, commit=commit)
+
+
+def _config_file(repository: str, revision: str | None) -> str:
+    try:
+        return hf_hub_download(repository, "config.json", revision=revision)
+    except RevisionNotFoundError:  # its own first line is "404 Client Error."
+        raise ValueError(f"{repository} has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise ValueError(f"the hub has no {repository}, or it is not for all to see") from None
 
 
 def _from_files(place: str, name: str, model: ModelConfig, at: Mapping[str, str]) -> Pretrained:
