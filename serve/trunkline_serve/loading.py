@@ -31,6 +31,9 @@ from trunkline_serve.models import Registry, Served
 from trunkline_serve.settings import Settings
 
 _log = logging.getLogger("trunkline_serve")
+_GONE_SECONDS = (
+    30.0  # for the calls of a model that is served no longer; then nobody waits for them
+)
 _LONGEST = 255  # characters: no system has folders of longer names
 
 T = TypeVar("T")
@@ -109,6 +112,7 @@ class Loader:
         self._turn = asyncio.Lock()
         self._seen: dict[Path, _Stamp] = {}
         self._moving: dict[Path, _Stamp] = {}
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def load(self, bundle: str, replace: bool) -> ModelId:
         """Serves a bundle of the folder of models.
@@ -122,23 +126,26 @@ class Loader:
                 bundle fails its checks, or its name and version are served.
             NotFound: There is no such bundle.
         """
-        path = self._find(bundle)
-        async with self._turn:
-            try:
-                return await self._serve(await self._opened(path), replace)
-            except BundleError as error:
-                raise InvalidInput("bundle", str(error)) from None
+        path = await asyncio.to_thread(self._find, bundle)
+        try:
+            async with self._turn:
+                loaded, gone = self._serve(await self._opened(path), replace)
+        except BundleError as error:
+            raise InvalidInput("bundle", str(error)) from None
+        await self._gone(gone)
+        return loaded
 
     async def unload(self, name: str, version: int) -> list[ModelId]:
         """Serves a version of a model no longer, or with 0 none; returns what is gone.
 
         Raises:
+            InvalidInput: The name is empty.
             NotFound: There is no such model or version.
         """
         async with self._turn:
             gone = self._registry.remove(name, version)
         ids = [served.id for served in gone]
-        await self._forget(gone)
+        await self._gone(gone)
         return ids
 
     async def watch(self) -> None:
@@ -161,6 +168,8 @@ class Loader:
 
     def close(self) -> None:
         """Waits for a bundle that is being opened."""
+        for task in self._forgetting:
+            task.cancel()
         self._apart.shutdown()
 
     def _find(self, bundle: str) -> Path:
@@ -202,20 +211,34 @@ class Loader:
         async with self._turn:
             model = await self._opened(path)
             self._registry.check_newest(model)
-            await self._serve(model, replace=True)
+            _, gone = self._serve(model, replace=True)
+        self._begin_forgetting(gone)
 
     async def _opened(self, path: Path) -> Model:
         return await self._in_thread(lambda: self._open(path))
 
-    async def _serve(self, model: Model, replace: bool) -> ModelId:
+    def _serve(self, model: Model, replace: bool) -> tuple[ModelId, list[Served]]:
+        """Serves a model; returns what it is, and the older versions that are served no longer."""
         if replace:
             served, gone = self._registry.replace(model)
         else:
             served, gone = self._registry.add(model), []
         path = model.bundle.path
         _log.info("serving %s version %d from %s", served.id.name, served.id.version, path)
-        await self._forget(gone)
-        return served.id
+        return served.id, gone
+
+    async def _gone(self, gone: list[Served]) -> None:
+        """Waits until nobody uses models that are gone, unless that takes too long."""
+        forgetting = self._begin_forgetting(gone)
+        _, late = await asyncio.wait({forgetting}, timeout=_GONE_SECONDS)
+        if late:
+            _log.warning("a model that is served no longer still has calls")
+
+    def _begin_forgetting(self, gone: list[Served]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._forget(gone))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+        return task
 
     async def _forget(self, gone: list[Served]) -> None:
         """Waits until nobody uses models that are gone, then gives their memory back."""

@@ -111,8 +111,12 @@ class Registry:
         """Takes out a version of a model, or with 0 all; returns them by version.
 
         Raises:
+            InvalidInput: The name is empty.
             NotFound: There is no such model or version.
         """
+        if not name:
+            known = ", ".join(sorted({known for known, _ in self._models}))
+            raise InvalidInput("model", f"is empty; name the model to unload; known: {known}")
         self.find(name, version)
         keys = sorted(key for key in self._models if key[0] == name and version in (0, key[1]))
         gone = [self._models.pop(key) for key in keys]

@@ -4,9 +4,13 @@ import gc
 import logging
 import os
 import shutil
+import signal
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,8 @@ from trunkline.bundle import MANIFEST, written_bundle
 from trunkline.errors import InvalidInput
 from trunkline.v1 import model_service_pb2 as pb
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+from trunkline_serve import loading
+from trunkline_serve.launch import serving
 from trunkline_serve.rpc.status import to_error
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -196,6 +202,100 @@ def test_a_model_that_is_unloaded_answers_the_calls_it_has(
         crowd.wait(10)
     assert tally.clean, tally
     assert tally.notes["unknown"] >= 4
+
+
+class Stuck:
+    """Holds the newest version of the tiny model, as a call that never ends would."""
+
+    def __init__(self, host: Loop, hosted: Hosted) -> None:
+        self._run, self._models = host.run, hosted.engine.models
+        self._held = ExitStack()
+
+    def hold(self) -> None:
+        async def hold() -> None:
+            self._held.enter_context(self._models.find("tiny", 0).held())
+
+        self._run(hold())
+
+    def let_go(self) -> None:
+        async def let_go() -> None:
+            self._held.close()
+
+        self._run(let_go())
+
+
+@pytest.fixture
+def stuck(host: Loop, hosted: Hosted) -> Iterator[Stuck]:
+    stuck = Stuck(host, hosted)
+    yield stuck
+    stuck.let_go()
+
+
+def test_old_calls_that_never_end_do_not_hold_up_loads(
+    faults: World, folder: Path, models: Models, stuck: Stuck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_GONE_SECONDS", 0.05)
+    for at in (1, 2):
+        faults.copy(at, folder, f"v{at}")
+        stuck.hold()
+        assert load(models, f"v{at}", replace=True).version == at + 1
+    stuck.hold()
+    assert unload(models, "tiny") == [3]
+
+
+def test_a_load_does_not_wait_for_the_calls_of_another(
+    faults: World, folder: Path, models: Models, stuck: Stuck
+) -> None:
+    faults.copy(1, folder, "v1")
+    build_tiny_bundle(folder / "other", "other")
+    stuck.hold()
+    replacing = models.LoadModel.future(pb.LoadModelRequest(bundle="v1", replace=True))
+    wait_for(lambda: versions(models) == [("tiny", 2)])
+    assert load(models, "other").name == "other"
+    assert not replacing.done(), "it waits until the old version has no calls"
+    stuck.let_go()
+    assert replacing.result(PATIENCE).id.version == 2
+
+
+SLOW = """
+import sys, time
+from trunkline.cli import main
+from trunkline_serve import host
+
+opened = host.open_for_serving
+host.open_for_serving = lambda path, settings: (
+    time.sleep(60) if path.name == "slow" else opened(path, settings)
+)
+sys.exit(main())
+"""
+
+
+def test_a_load_that_hangs_does_not_hold_up_the_end(bundle: Path, folder: Path) -> None:
+    shutil.copytree(bundle, folder / "slow")
+    (folder / "slow_server.py").write_text(SLOW)
+    flags = ("--threads", 1, "--models-folder", folder)
+    paths = {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    with (
+        serving([bundle], *flags, module="slow_server", environment=paths) as launched,
+        channel_to(launched.address) as channel,
+    ):
+        stub: Any = ModelServiceStub(channel)
+        slow = stub.LoadModel.future(pb.LoadModelRequest(bundle="slow"), timeout=PATIENCE)
+        with pytest.raises(grpc.FutureTimeoutError):
+            slow.result(0.5)
+        begin = time.monotonic()
+        assert launched.end(signal.SIGTERM) == 0
+        assert time.monotonic() - begin < 5
+        with pytest.raises(grpc.RpcError) as caught:
+            slow.result(PATIENCE)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_model_to_unload_has_a_name(models: Models) -> None:
+    error = refusal(lambda: unload(models, ""))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == "model: is empty; name the model to unload; known: tiny"
+    assert versions(models) == [("tiny", 1)]
 
 
 def test_what_is_served_is_not_loaded_twice(
