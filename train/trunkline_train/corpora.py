@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trunkline.errors import DataError
 from trunkline_train.config import Column
+from trunkline_train.data.memory import Rows, sources
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    Data = str | Path | Rows | Dataset | Sequence[str | Path | Rows | Dataset]
 
 Source = str | Path
 _NAMED_TOPICS = {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}
@@ -20,11 +26,14 @@ class Corpus:
 
     Attributes:
         kind: The kind of task its labels are for, e.g. `token-classification`.
-        train, dev, test: A file, `hub:NAME[:SUBSET][@REVISION]#SPLIT`, or a list of them. Without
-            `dev`, a part of `train` is held out.
+        train, dev, test: A file, `hub:NAME[:SUBSET][@REVISION]#SPLIT`, a `datasets.Dataset`, a list
+            of dictionaries, or a list of such. Without `dev`, a part of `train` is held out. What
+            is no file is kept as one, beside the cache of encoded rows.
         column: Where labels stand.
         text: Column of the text, or columns.
         text_pair: Column of the second text of a pair.
+        offsets: What the bounds of spans count; None for what the format's own tool counts.
+        overlaps: What becomes of spans that overlap: `error`, or the `longest` stays.
         labels: The label set; empty infers it.
         label_names: What labels in the data stand for.
         options: Decode defaults that fit the labels.
@@ -33,12 +42,14 @@ class Corpus:
     """
 
     kind: str
-    train: Source | Sequence[Source]
-    dev: Source | Sequence[Source] | None = None
-    test: Source | Sequence[Source] | None = None
+    train: Data
+    dev: Data | None = None
+    test: Data | None = None
     column: Column | None = None
     text: Column | Sequence[Column] = ()
     text_pair: Column | None = None
+    offsets: str | None = None
+    overlaps: str = "error"
     labels: Sequence[str] = ()
     label_names: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
@@ -50,16 +61,20 @@ class Corpus:
         return replace(self, share=self.share * share)
 
     def table(self) -> dict[str, Any]:
-        """Returns the corpus as the keys of a task in a configuration."""
+        """Returns the corpus as the keys of a task in a configuration.
+
+        Raises:
+            ConfigError: The data is nothing that can be read.
+        """
         columns = [self.text] if isinstance(self.text, Column) else list(self.text)
         return {
             "kind": self.kind,
-            "train": _plain(self.train),
-            "dev": _plain(self.dev),
-            "test": _plain(self.test),
+            **{split: sources(getattr(self, split), split) for split in ("train", "dev", "test")},
             "column": self.column,
             "text": columns,
             "text_pair": self.text_pair,
+            "offsets": self.offsets,
+            "overlaps": self.overlaps,
             "labels": list(self.labels),
             "label_names": dict(self.label_names),
             "options": dict(self.options),
@@ -169,9 +184,3 @@ def _file(folder: Path, name: str) -> str:
         if path.exists():
             return str(path)
     raise DataError(folder, f"has no {name} nor {name}.gz; name your files in a Corpus(...)")
-
-
-def _plain(sources: Source | Sequence[Source] | None) -> str | list[str] | None:
-    if sources is None or isinstance(sources, str | Path):
-        return None if sources is None else str(sources)
-    return [str(source) for source in sources]

@@ -92,7 +92,6 @@ def read_disk(folder: str) -> Iterator[Record]:
     yield from _records(rows.iter(_BATCH), folder, _class_names(rows.features))
 
 
-@lru_cache(maxsize=8)
 def load_disk(folder: str) -> Any:
     """Returns the `datasets.Dataset` of a folder that it was saved to.
 

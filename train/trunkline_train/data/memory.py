@@ -1,0 +1,100 @@
+"""Keeps data that a program holds as files, named by their content, which a run can name.
+
+A checkpoint, a resumed run and an export read the data of a task again, in other processes.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trunkline.errors import ConfigError
+from trunkline.files import replaced_file, sha256_of
+
+Rows = Sequence[Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def sources(given: Any, key: str) -> str | list[str] | None:
+    """Returns the data of a split as a configuration names it.
+
+    Args:
+        given: A file, a `datasets.Dataset`, a list of dictionaries, or a list of such; or None.
+        key: What errors call it.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if given is None or isinstance(given, str | Path):
+        return None if given is None else str(given)
+    if isinstance(given, list | tuple) and given and not _is_row(given[0]):
+        return [_source(one, f"{key}[{at}]") for at, one in enumerate(given)]
+    return _source(given, key)
+
+
+def _source(given: Any, key: str) -> str:
+    if isinstance(given, str | Path):
+        return str(given)
+    if isinstance(given, list | tuple) and given:
+        return _kept_rows(given, key)
+    return _kept_dataset(given, key)
+
+
+def _is_row(value: Any) -> bool:
+    """Tells if a value is a dictionary, or the pair of a text and one that spaCy has."""
+    is_pair = isinstance(value, list | tuple) and len(value) == 2  # noqa: PLR2004
+    return isinstance(value, Mapping) or (is_pair and isinstance(value[1], Mapping))
+
+
+def _kept_rows(rows: Sequence[Any], key: str) -> str:
+    for at, row in enumerate(rows):
+        if not _is_row(row):
+            raise ConfigError(f"{key}[{at}]: is {_described(row)}; rows must be dictionaries")
+    try:
+        lines = [json.dumps(row, ensure_ascii=False, default=_as_json) + "\n" for row in rows]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: cannot be kept as JSON lines: {error}") from None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_text("".join(lines), encoding="utf-8", errors="surrogatepass")
+        return _kept(path)
+
+
+def _as_json(value: Any) -> Any:
+    """Returns a number or an array of numpy's as Python's."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{_described(value)} is no value of JSON")
+
+
+def _kept_dataset(given: Any, key: str) -> str:
+    import datasets
+
+    if isinstance(given, datasets.DatasetDict):
+        raise ConfigError(f"{key}: has the splits {', '.join(given)}; give one of them")
+    if not isinstance(given, datasets.Dataset):
+        mend = "give a path, a datasets.Dataset, or a list of dictionaries that is not empty"
+        raise ConfigError(f"{key}: is {_described(given)}; {mend}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        given.to_parquet(path)
+        return _kept(path)
+
+
+def _kept(path: Path) -> str:
+    """Copies a file to where it is kept, unless it is there."""
+    from trunkline_train.data.load import cache_folder
+
+    cache = cache_folder(None)
+    base = Path(tempfile.gettempdir()) / "trunkline" if cache is None else cache.parent
+    target = base / "data" / f"{sha256_of(path)[:32]}{path.suffix}"
+    if not target.exists():
+        with replaced_file(target) as aside:
+            aside.write_bytes(path.read_bytes())
+    return str(target)
+
+
+def _described(value: Any) -> str:
+    return f"{type(value).__name__} {value!r:.60}"
