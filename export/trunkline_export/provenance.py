@@ -32,8 +32,7 @@ def provenance(checkpoint: Checkpoint) -> dict[str, object]:
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "encoder": _encoder(config.encoder, checkpoint.model.config.model_type),
         **({"encoder_commit": checkpoint.origin.commit} if checkpoint.origin.commit else {}),
-        "trained": f"{config.training.epochs} epochs, {checkpoint.progress.step} steps,"
-        f" seed {config.training.seed}",
+        "trained": f"{checkpoint.progress.step} steps, seed {config.training.seed}",
         "data": {name: _sources(task) for name, task in config.tasks.items()},
         "versions": versions,
     }

@@ -3,7 +3,7 @@ import pytest
 from trunkline import Answer, DocumentResult, QuestionResult
 from trunkline.annotations import Label
 from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
-from trunkline_train.baseline import baseline, beats
+from trunkline_train.baseline import baseline
 from trunkline_train.data.examples import AnswerExample, TextExample, token_example
 from trunkline_train.evaluate import score
 
@@ -69,13 +69,14 @@ def named(labels: list[str], examples: list[TextExample]) -> list[DocumentResult
 
 def test_what_answers_as_the_guess_does_is_no_better() -> None:
     examples = texts(*[("rain",)] * 6, *[("life",)] * 4)
-    guess = baseline(TOPIC, examples)
     same = score(TOPIC, examples, named(["rain"] * 10, examples))
     one_more = score(TOPIC, examples, named([*["rain"] * 9, "life"], examples))
     right = score(TOPIC, examples, named([*["rain"] * 6, *["life"] * 4], examples))
-    assert not beats(same, guess)
-    assert not beats(one_more, guess)  # one example of ten: it may be chance
-    assert beats(right, guess)
+    assert (same.baseline, one_more.baseline) == (60.0, 60.0)
+    assert not same.beats_baseline
+    assert not one_more.beats_baseline  # one example of ten: it may be chance
+    assert right.beats_baseline
+    assert right.to_dict()["baseline"] == 60.0
 
 
 def test_any_answers_that_are_right_beat_silence() -> None:
@@ -86,4 +87,4 @@ def test_any_answers_that_are_right_beat_silence() -> None:
         )
         for one in examples
     ]
-    assert beats(score(QA, examples, results), baseline(QA, examples))
+    assert score(QA, examples, results).beats_baseline

@@ -32,7 +32,9 @@ def test_the_card_is_filled_from_the_run(folder: Path, checkpoint: Checkpoint) -
     best = max(epochs, key=lambda line: line["mean"])
     low, high = best["intervals"]["ner"]["f1"]
     f1 = best["dev"]["ner"]["f1"]
-    assert f"| ner | **f1** | {f1:.2f} | {low:.2f} to {high:.2f} | 20 |" in text
+    assert f"| ner | **f1** | {f1:.2f} | {low:.2f} to {high:.2f} | 20 | 0.00 |" in text
+    assert "learned nothing" not in text
+    assert "- Highest learning rates: 0.01 of the encoder, 0.02 of the heads" in text
     assert f"after epoch {best['epoch']} of {len(epochs)}" in text
     assert "| ner | token-classification | O, B-LOC, I-LOC, B-PER, I-PER |" in text
     assert "| qa | `qa.train.json` | 1,080 | `qa.dev.json` |" in text

@@ -123,6 +123,7 @@ UNFIT = {
     "distillation.share": [-0.1, 1.1],
     "distillation.final_share": [-0.1, 1.1],
     "training.epochs": [0],
+    "training.min_steps": [0],
     "training.learning_rate": [0, -1e-3],
     "training.head_learning_rate": [0, -1e-3],
     "training.layer_decay": [0, 1.1],

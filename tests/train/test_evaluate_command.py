@@ -51,7 +51,7 @@ def test_scores_are_printed_as_a_table(
     low, high = ner["intervals"]["f1"]
     assert lines[1].split() == [
         *("*", "f1", f"{ner['metrics']['f1']:.2f}", "95", "%", "in"),
-        *(f"[{low:.2f},", f"{high:.2f}]"),
+        *(f"[{low:.2f},", f"{high:.2f}]", "guessing", "0.00"),
     ]
     assert "  precision  recall      f1     gold  predicted" in lines[6]
     assert lines[7].split()[0] == "LOC"

@@ -294,12 +294,17 @@ def test_bf16_products_keep_full_weights(corpus: Corpus, tmp_path: Path) -> None
     assert all(bool(value.isfinite().all()) for value in found.model.state_dict().values())
 
 
-def test_training_stops_when_nothing_gets_better(corpus: Corpus, tmp_path: Path) -> None:
+def test_training_stops_when_nothing_gets_better(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     still = ("training.learning_rate=1e-30", "training.head_learning_rate=1e-30")
     config = corpus.load(*SHORT, *still, "training.epochs=9", "training.patience=2")
     train(config, tmp_path / "run")
     epochs = [line["epoch"] for line in log(tmp_path / "run") if "dev" in line]
     assert epochs == [1, 2, 3]  # the first is the best; two more bring nothing
+    told = "task ner has learned nothing that shows: f1 0.00 on 4 dev examples is no better than"
+    assert f"WARNING: {told} guessing" in capsys.readouterr().err
+    assert f"**{told} guessing" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_each_task_may_keep_its_own_best(corpus: Corpus, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from trunkline_train.settings import MixingConfig
 SIZES = (400, 100, 20)
 
 
-def mixer(sampler: str, *, sizes=SIZES, epochs: int = 4, seed: int = 1, **settings) -> Mixer:
+def mixer(sampler: str, *, sizes=SIZES, epochs: int | None = 4, seed: int = 1, **settings) -> Mixer:
     ratios = settings.pop("weights", (1.0,) * len(sizes))
     named = {f"task{at}": ratio for at, ratio in enumerate(ratios)} if sampler == "ratios" else {}
     draws = settings.pop("draws", len(sizes))
+    least = settings.pop("least", 600)
     config = MixingConfig(sampler=sampler, ratios=named, **settings)
-    return Mixer(config, sizes, draws=draws, ratios=ratios, epochs=epochs, seed=seed)
+    return Mixer(config, sizes, draws=draws, ratios=ratios, epochs=epochs, least=least, seed=seed)
 
 
 def counts(mixed: Mixer, steps: range) -> np.ndarray:
@@ -26,6 +27,30 @@ def test_round_robin_gives_every_task_a_batch_in_every_step() -> None:
     mixed = mixer("round-robin")
     assert mixed.steps_per_epoch == max(SIZES)
     assert all(sorted(mixed.at(step)) == [0, 1, 2] for step in range(20))
+
+
+@pytest.mark.parametrize(("rows", "total"), [(50, 600), (150, 600), (500, 672), (50_000, 9375)])
+def test_small_data_is_read_until_it_made_enough_steps(rows: int, total: int) -> None:
+    batches = -(-rows // 16)
+    mixed = mixer("round-robin", sizes=(batches,), epochs=None, draws=1)
+    assert (mixed.epochs, mixed.total) == (3, pytest.approx(total, rel=0.05))
+    assert mixed.total == 3 * mixed.passes * batches  # whole passes, as many in each epoch
+    assert mixed.total >= 600
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("sampler", ["round-robin", "proportional"])
+def test_every_data_set_counts_for_the_fewest_steps(sampler: str, draws: int) -> None:
+    mixed = mixer(sampler, sizes=(10, 7, 5), epochs=None, draws=draws)
+    drawn = counts(mixed, range(mixed.total))
+    assert drawn.sum() >= 3 * 600
+    if sampler == "round-robin":
+        assert min(drawn) >= 600
+
+
+def test_epochs_that_are_set_are_single_passes() -> None:
+    mixed = mixer("round-robin", sizes=(10,), epochs=2, draws=1)
+    assert (mixed.passes, mixed.steps_per_epoch, mixed.total) == (1, 10, 20)
 
 
 @pytest.mark.parametrize("draws", [1, 2, 4, 5])

@@ -10,7 +10,7 @@ from trunkline.errors import ConfigError
 from trunkline.tasks import AnswerOptions, TaskSpec
 from trunkline_train.model.layers import freeze
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.optimizer import parameter_groups, schedule
+from trunkline_train.optimizer import parameter_groups, peak_rates, schedule
 from trunkline_train.settings import ModelConfig, TrainingConfig
 
 SETTINGS = TrainingConfig(learning_rate=1e-3, head_learning_rate=5e-3, weight_decay=0.1)
@@ -48,9 +48,25 @@ def test_every_parameter_has_its_rate_and_only_matrices_decay(model: MultitaskMo
         assert found[name] == (rate, 0.1 if parameter.ndim > 1 else 0.0)
 
 
-def test_heads_take_the_rate_of_the_encoder_without_one(model: MultitaskModel) -> None:
-    rates = {rate for rate, _ in given(model, replace(SETTINGS, head_learning_rate=None)).values()}
-    assert rates == {1e-3}
+@pytest.mark.parametrize(
+    ("width", "rate"), [(1024, 2.8e-5), (768, 5e-5), (384, 2e-4), (256, 4.5e-4), (128, 5e-4)]
+)
+def test_narrow_encoders_learn_faster_where_no_rate_is_set(
+    model: MultitaskModel, width: int, rate: float
+) -> None:
+    model.encoder.config.hidden_size = width
+    assert peak_rates(model, TrainingConfig()) == (pytest.approx(rate, rel=0.01), 1e-3)
+
+
+def test_a_rate_that_is_set_is_kept(model: MultitaskModel) -> None:
+    assert peak_rates(model, TrainingConfig(learning_rate=3e-5)) == (3e-5, 1e-3)
+    assert peak_rates(model, SETTINGS) == (1e-3, 5e-3)
+    slow = TrainingConfig(learning_rate=1e-3, head_learning_rate=1e-4)
+    assert peak_rates(model, slow) == (1e-3, 1e-4)
+
+
+def test_heads_learn_no_slower_than_the_encoder(model: MultitaskModel) -> None:
+    assert peak_rates(model, TrainingConfig(learning_rate=1e-2)) == (1e-2, 1e-2)
 
 
 def test_lower_layers_learn_more_slowly(model: MultitaskModel) -> None:

@@ -1,15 +1,16 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from trunkline.scoring.bootstrap import Interval
+from trunkline.scoring.bootstrap import Difference, Interval
 from trunkline.scoring.confusion import Confusion
 from trunkline_train import report as module
 from trunkline_train.checkpoint import Progress
-from trunkline_train.report import Report, read_log
+from trunkline_train.report import Report, guessing, read_log
 from trunkline_train.scores import Scores
 
 CONFUSION = Confusion(("LOC", "PER"), ((3, 1), (0, 2)))
@@ -19,7 +20,13 @@ def scores(value: float) -> dict[str, Scores]:
     bounds = {"f1": Interval(value - 2, value + 2)}
     ner = Scores("f1", {"precision": 1.0, "f1": value}, 7, {}, bounds, CONFUSION, kind="tokens")
     qa = Scores("f1", {"f1": value - 10}, 5, {}, {"f1": Interval(0, 9)}, kind="questions")
-    return {"ner": ner, "qa": qa}
+    return {"ner": over(ner, 0.0), "qa": over(qa, 50.0)}
+
+
+def over(scores: Scores, guess: float) -> Scores:
+    """Returns scores with a baseline; five points more are no chance."""
+    gain = scores.value - guess
+    return replace(scores, baseline=guess, gain=Difference(gain, gain - 5, gain + 5))
 
 
 def run_steps(report: Report, count: int, weight: float = 1.0) -> None:
@@ -77,6 +84,8 @@ def test_the_log_tells_losses_gradients_and_scores(tmp_path: Path, curves: list[
         "mean": 75.0,
         "n": {"ner": 7, "qa": 5},
         "intervals": {"ner": {"f1": [78.0, 82.0]}, "qa": {"f1": [0, 9]}},
+        "baseline": {"ner": 0.0, "qa": 50.0},
+        "beats_baseline": {"ner": True, "qa": True},
     }
     assert curves == [4]  # once, of all lines
 
@@ -152,6 +161,44 @@ def test_an_epoch_is_printed_as_a_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert mean.split() == ["mean", "75.00", "best", "so", "far"]
     assert "best" not in second
     assert ner.index("f1 80") == qa.index("f1 70") == mean.index("75.00")
+
+
+def test_a_task_that_only_guesses_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Report(tmp_path, 6, Progress()) as report:
+        for number, value in enumerate((63.0, 60.0), start=1):  # of qa 53 and 50
+            run_steps(report, 2)
+            report.epoch(number, scores(value))
+        report.warn()
+    warnings = [text for text in capsys.readouterr().err.splitlines() if "WARNING" in text]
+    assert len(warnings) == 1
+    told = "task qa has learned nothing that shows: f1 53.00 on 5 dev examples cannot be told from"
+    assert warnings[0].startswith(f"WARNING: {told} guessing, which gives 50.00. See that ")
+    assert "training.min_steps" in warnings[0]
+    # A resumed run knows the best epoch of before, and a log may be older than baselines.
+    (late,) = guessing(read_log(tmp_path))
+    assert late.startswith(told)
+    old = [{key: line[key] for key in ("dev", "mean")} for line in lines(tmp_path, "dev")]
+    assert list(guessing(old)) == []
+
+
+def test_what_guesses_worse_than_a_guess_is_no_better(tmp_path: Path) -> None:
+    with Report(tmp_path, 2, Progress()) as report:
+        run_steps(report, 2)
+        report.epoch(1, scores(60.0))
+    (warning,) = guessing(read_log(tmp_path))
+    assert "f1 50.00 on 5 dev examples is no better than guessing, which gives 50.00" in warning
+
+
+def test_a_run_that_learned_is_not_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Report(tmp_path, 2, Progress()) as report:
+        run_steps(report, 2)
+        report.epoch(1, scores(80.0))
+        report.warn()
+    assert "WARNING" not in capsys.readouterr().err
 
 
 def test_lines_tell_progress_where_there_is_no_terminal(

@@ -192,8 +192,20 @@ def questions(corpus: Corpus, **options: object) -> TaskConfig:
 def test_hold_out_keeps_contexts_apart(corpus: Corpus) -> None:
     train, dev, _ = read_splits(questions(corpus))
     assert len(train) + len(dev) == 80
-    assert len(dev) >= 4  # a twentieth, in whole contexts
+    assert len(dev) >= 16  # a fifth, in whole contexts
     assert not {e.group for e in train} & {e.group for e in dev}
+
+
+@pytest.mark.parametrize(
+    ("examples", "held_out"), [(2, 1), (100, 20), (150, 30), (500, 50), (4000, 200), (50_000, 1000)]
+)
+def test_a_small_data_set_holds_out_a_larger_share(
+    tmp_path: Path, examples: int, held_out: int
+) -> None:
+    rows = (f'{{"text": "{n}", "label": "{n % 2}"}}\n' for n in range(examples))
+    (tmp_path / "texts.jsonl").write_text("".join(rows))
+    train, dev, _ = read_splits(TaskConfig("text-classification", str(tmp_path / "texts.jsonl")))
+    assert (len(train), len(dev)) == (examples - held_out, held_out)
 
 
 def test_hold_out_is_the_same_every_time_and_not_the_head(corpus: Corpus) -> None:

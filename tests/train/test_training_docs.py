@@ -64,8 +64,8 @@ def test_example_is_short_and_prints_all_tasks(
         "downsample(0.", "downsample(0.9"
     )
     names = re.findall(r'Task\("(\w+)"', small)
-    # Rows of the small encoder are short.
-    small = re.sub(r"\bout=", "max_length=64, overlap=16, cache='', out=", small)
+    # Rows of the small encoder are short, and what it learns does not matter.
+    small = re.sub(r"\bout=", "max_length=64, overlap=16, cache='', min_steps=4, out=", small)
     exec(compile(small, "docs/training.md", "exec"), {})
     said = capsys.readouterr()
     assert "DocumentResult(" not in said.out

@@ -14,7 +14,7 @@ from typing import Any
 from trunkline.annotations import Annotations, DocumentResult, Label, QuestionResult, Span
 from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
 from trunkline_train.data.examples import AnswerExample, TextExample, TokenExample
-from trunkline_train.scores import SCORERS, Scores, compare
+from trunkline_train.scores import SCORERS, Scores
 
 Guess = Callable[[TaskSpec, Any], list[DocumentResult]]
 
@@ -22,23 +22,13 @@ Guess = Callable[[TaskSpec, Any], list[DocumentResult]]
 def baseline(spec: TaskSpec, examples: Sequence[Any]) -> Scores:
     """Returns the scores of the best guess that does not look at the examples' texts.
 
-    They are of the same form, by the same rules, as those `evaluate` gives for a model on the
-    examples: `compare(baseline(spec, examples), scores)` says by how much the model is better.
+    They are of the same form, by the same rules, as those of a model on the examples.
 
     Args:
         spec: The task.
         examples: Of the task; the guess is chosen on them and scored on them.
     """
     return SCORERS[spec.kind].score(spec, examples, GUESSES[spec.kind](spec, examples))
-
-
-def beats(scores: Scores, guess: Scores) -> bool:
-    """Returns whether scores are better than the baseline's by more than the choice of examples.
-
-    That is where the 95 % interval of the paired difference in the main metric lies above zero.
-    """
-    change = compare(guess, scores)
-    return scores.main in change and change[scores.main].low > 0.0
 
 
 def _guess_tokens(spec: TaskSpec, examples: Sequence[TokenExample]) -> list[DocumentResult]:

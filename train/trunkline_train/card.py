@@ -17,8 +17,9 @@ from trunkline.files import write_whole
 from trunkline.tasks import AnswerOptions, TaskSpec
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.config import Config
+from trunkline_train.optimizer import peak_rates
 from trunkline_train.paths import without_folder
-from trunkline_train.report import CONFUSION, CURVES, read_log
+from trunkline_train.report import CONFUSION, CURVES, best_epoch, guessing, read_log
 
 CARD = "README.md"
 _MOST_LABELS = 20  # named in the card
@@ -100,21 +101,29 @@ def _scores(log: list[dict[str, Any]], checkpoint: Checkpoint) -> Iterator[str]:
     yield "## Scores"
     yield ""
     epochs = [line for line in log if "dev" in line]
-    best = max(epochs, key=lambda line: float(line["mean"]))
+    best = best_epoch(log)
+    guesses = best.get("baseline", {})
     body = []
     for task, metrics in best["dev"].items():
         for metric, value in metrics.items():
             shown = f"**{metric}**" if metric == best["main"][task] else metric
             low, high = best["intervals"][task][metric]
             cells = (task, shown, f"{value:.2f}", f"{low:.2f} to {high:.2f}")
-            body.append((*cells, f"{best['n'][task]:,}"))
+            counts = metric == best["main"][task] and task in guesses
+            guess = f"{guesses[task]:.2f}" if counts else ""
+            body.append((*cells, f"{best['n'][task]:,}", guess))
     yield (
         f"On the dev examples, in points, after epoch {best['epoch']} of {len(epochs)}: the best"
         f" one by the mean of the metrics in bold, {best['mean']:.2f}. The intervals are of a"
         " bootstrap over the examples; what another training seed would give they do not cover."
+        " Guessing is the best answer that does not look at the text: the most frequent label, no"
+        " span, no answer."
     )
     yield ""
-    yield from _table(("task", "metric", "score", "95 % interval", "examples"), body)
+    yield from _table(("task", "metric", "score", "95 % interval", "examples", "guessing"), body)
+    for warning in guessing(log):
+        yield f"**{warning}**"
+        yield ""
     yield (
         "The epoch was chosen by these scores, which flatters them a little."
         " `trunkline evaluate --split test` scores examples that nothing was chosen on."
@@ -145,6 +154,8 @@ def _training(
         f" {torch.__version__}, transformers {transformers.__version__}, tokenizers"
         f" {tokenizers.__version__}"
     )
+    rate, head_rate = peak_rates(checkpoint.model, config.training)
+    yield f"- Highest learning rates: {rate:.2g} of the encoder, {head_rate:.2g} of the heads"
     for title, settings in (
         ("training", config.training),
         ("model", config.model),

@@ -142,6 +142,14 @@ def _draw(scores: Mapping[str, Scores], folder: Path) -> None:
             draw_confusion(one.confusion, f"{name}, {one.n:,} examples", folder / f"{name}.png")
 
 
+def _guess(scores: Scores, metric: str) -> str:
+    """Returns what guessing would give, after the metric that counts."""
+    if metric != scores.main or scores.baseline is None:
+        return ""
+    doubt = "" if scores.beats_baseline else ": NO BETTER THAN GUESSING"
+    return f"  guessing {scores.baseline:.2f}{doubt}"
+
+
 def _table(name: str, scores: Scores) -> Iterator[str]:
     """Yields a task's scores as lines: metrics with intervals, then labels with counts."""
     yield f"{name}: {scores.kind}, n={scores.n}"
@@ -150,7 +158,7 @@ def _table(name: str, scores: Scores) -> Iterator[str]:
         bounds = scores.intervals[metric]
         mark = "*" if metric == scores.main else " "
         interval = f"95 % in [{bounds.low:.2f}, {bounds.high:.2f}]"
-        yield f"{mark} {metric:<{width}}  {value:6.2f}  {interval}"
+        yield f"{mark} {metric:<{width}}  {value:6.2f}  {interval}{_guess(scores, metric)}"
     if scores.by_label:
         yield f"  {'':<{width}}  precision  recall      f1     gold  predicted"
     for label, counts in scores.by_label.items():

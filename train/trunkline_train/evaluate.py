@@ -10,8 +10,9 @@ from trunkline.annotations import DocumentResult
 from trunkline.pipeline import Document, Pipeline, Question
 from trunkline.scoring.squad import best_threshold
 from trunkline.tasks import AnswerOptions, TaskSpec
+from trunkline_train.baseline import baseline
 from trunkline_train.data.examples import AnswerExample, Example, TextExample
-from trunkline_train.scores import SCORERS, Scores, best_answer
+from trunkline_train.scores import SCORERS, Scores, best_answer, compare
 
 
 def evaluate(spec: TaskSpec, pipeline: Pipeline, examples: Sequence[Any]) -> Scores:
@@ -29,8 +30,14 @@ def predict(
 
 
 def score(spec: TaskSpec, examples: Sequence[Any], results: Sequence[DocumentResult]) -> Scores:
-    """Scores results against the gold of the examples, one result per example."""
-    return SCORERS[spec.kind].score(spec, examples, results)
+    """Scores results against the gold of the examples, one result per example.
+
+    The scores hold the baseline too, and how far they are above it.
+    """
+    scores = SCORERS[spec.kind].score(spec, examples, results)
+    guess = baseline(spec, examples)
+    gain = compare(guess, scores).get(scores.main)
+    return replace(scores, baseline=guess.value, gain=gain)
 
 
 def records(

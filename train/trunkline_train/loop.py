@@ -35,7 +35,7 @@ from trunkline_train.model.layers import recompute_activations
 from trunkline_train.model.lora import add_lora
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import load_pretrained, text_encoder
-from trunkline_train.optimizer import parameter_groups, schedule
+from trunkline_train.optimizer import parameter_groups, peak_rates, schedule
 from trunkline_train.parallel import Workers
 from trunkline_train.place import BEST, LAST, check_place, clear_run
 from trunkline_train.report import Report
@@ -119,6 +119,7 @@ def train(
             if stop:
                 report.say(f"stopped after step {progress.step}; --resume goes on from here")
                 raise KeyboardInterrupt
+        report.warn()
     best = load_checkpoint(out / BEST)
     if workers.leads:
         write_card(out, best, _rows(run), workers.device, workers.count)
@@ -215,6 +216,7 @@ def make_mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
         draws=config.mixing.batches_per_step or default,
         ratios=[sum(ratios.get(task, 0.0) for task in stream.tasks) for stream in streams],
         epochs=config.training.epochs,
+        least=config.training.min_steps,
         seed=config.training.seed,
     )
 
@@ -228,6 +230,11 @@ def _introduce(run: Run, report: Report) -> None:
     for stream in run.streams:
         names = " + ".join(stream.tasks)
         report.say(f"  {names}: {len(stream)} rows, {stream.batches.per_pass} batches a pass")
+    rate, head_rate = peak_rates(run.checkpoint.model, run.checkpoint.config.training)
+    mixer = run.mixer
+    passes = f" of {mixer.passes} passes" if mixer.passes > 1 else ""
+    length = f"{mixer.epochs} epochs{passes}, {mixer.total} steps"
+    report.say(f"  {length}; rates up to {rate:.2g}, of the heads {head_rate:.2g}")
 
 
 def _set_rates(optimizer: AdamW, factor: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from trunkline_train.settings import MixingConfig
 
 Floats = NDArray[np.float64]
+
+_EPOCHS = 3  # where the configuration does not say
 
 
 class Mixer:
@@ -24,8 +27,16 @@ class Mixer:
         sizes: Batches per pass of each data set.
         draws: Batches per step.
         ratios: By data set; only for the sampler `ratios`.
-        epochs: Of the whole run.
+        epochs: Of the whole run; None for three of as many whole passes as `least` asks for.
+        least: Where `epochs` is None: batches that an average data set gives to the run, at least.
         seed: Of the draws.
+
+    Attributes:
+        draws: Batches per step.
+        passes: Of each epoch.
+        epochs: Of the whole run.
+        steps_per_epoch: Optimiser steps of each.
+        total: Optimiser steps of the whole run.
     """
 
     def __init__(
@@ -35,7 +46,8 @@ class Mixer:
         *,
         draws: int,
         ratios: Sequence[float],
-        epochs: int,
+        epochs: int | None,
+        least: int = 0,
         seed: int,
     ) -> None:
         self._config = config
@@ -45,8 +57,11 @@ class Mixer:
         self.draws = draws
         turns = config.sampler == "round-robin"
         batches = max(sizes) * len(sizes) if turns else sum(sizes)
-        self.steps_per_epoch = -(-batches // self.draws)
-        self.total = self.steps_per_epoch * epochs
+        wanted = 0 if epochs else least * len(sizes)
+        self.passes = max(1, math.ceil(wanted / (_EPOCHS * batches)))
+        self.epochs = epochs or _EPOCHS
+        self.steps_per_epoch = math.ceil(self.passes * batches / self.draws)
+        self.total = self.steps_per_epoch * self.epochs
 
     def at(self, step: int) -> list[int]:
         """Returns the data sets that give a batch to a step, one entry per batch."""

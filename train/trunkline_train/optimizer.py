@@ -11,6 +11,10 @@ from trunkline_train.model.layers import find_layers, is_embedding
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.settings import TrainingConfig
 
+# Where the configuration sets no rates (docs/adr/0019): BERT-base's, higher for narrower encoders.
+_BASE_RATE, _BASE_WIDTH, _MOST_RATE = 5e-5, 768, 5e-4
+_HEAD_RATE = 1e-3
+
 
 def parameter_groups(model: MultitaskModel, settings: TrainingConfig) -> list[dict[str, Any]]:
     """Returns the groups for AdamW, of all parameters that require a gradient.
@@ -39,13 +43,19 @@ def _rated(
 ) -> Iterator[tuple[bool, float, Parameter]]:
     """Yields (is of a head, rate, parameter) of what is trained, the encoder's first."""
     depth = _depths(model, settings.layer_decay)
+    rate, head_rate = peak_rates(model, settings)
     for name, parameter in model.encoder.named_parameters():
         if parameter.requires_grad:
-            yield False, settings.learning_rate * settings.layer_decay ** depth(name), parameter
-    own = settings.head_learning_rate
-    head_rate = settings.learning_rate if own is None else own
+            yield False, rate * settings.layer_decay ** depth(name), parameter
     for parameter in model.heads.parameters():
         yield True, head_rate, parameter
+
+
+def peak_rates(model: MultitaskModel, settings: TrainingConfig) -> tuple[float, float]:
+    """Returns the highest learning rates of encoder and heads: as set, or those that fit them."""
+    width = model.encoder.config.hidden_size
+    rate = settings.learning_rate or min(_BASE_RATE * (_BASE_WIDTH / width) ** 2, _MOST_RATE)
+    return rate, settings.head_learning_rate or max(_HEAD_RATE, rate)
 
 
 def _depths(model: MultitaskModel, layer_decay: float) -> Callable[[str], int]:

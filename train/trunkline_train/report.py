@@ -4,7 +4,8 @@ Into the run's folder go
 
     log.jsonl          {"step", "loss", "weight", "rate", "tokens_per_second", "seconds"}: means by
                        task since the line before; {"step", "gradient_norm", "cosine"};
-                       {"step", "epoch", "dev", "main", "mean", "n", "intervals", "seconds"}
+                       {"step", "epoch", "dev", "main", "mean", "n", "intervals", "baseline",
+                       "beats_baseline", "seconds"}
     curves.png         the log as curves
     confusion/*.png    what the best epoch's model takes for what, a matrix per task that has one
     tensorboard/       the same figures as event files, where TensorBoard is installed
@@ -18,7 +19,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,10 @@ _LOG_LINES = 400  # of losses, in the whole run
 _BAR_SECONDS = 0.5  # between new figures beside the bar
 _PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
 _RULE = "-" * 100
+_TRY = (
+    "See that labels and texts belong together, then try more examples (dev too), a higher"
+    " training.min_steps, or another training.learning_rate."
+)
 
 
 class Report:
@@ -140,6 +145,11 @@ class Report:
         self._epoch = _Window()
         self._began = self._clock = time.monotonic()  # evaluation is not training time
 
+    def warn(self) -> None:
+        """Prints a warning for each task that the best epoch's model only guesses."""
+        for warning in guessing(self._lines):
+            self.say(f"WARNING: {warning}")
+
     def _show(self, now: float) -> None:
         """Shows the losses of late beside the bar, or as a line where there is no terminal."""
         wait = _PLAIN_SECONDS if self._bar.disable else _BAR_SECONDS
@@ -221,6 +231,29 @@ def read_log(out: Path, most: float = math.inf) -> list[dict[str, Any]]:
     return lines
 
 
+def best_epoch(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns the log line of the epoch whose model was kept: the first of the highest mean."""
+    return max((line for line in lines if "dev" in line), key=lambda line: float(line["mean"]))
+
+
+def guessing(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields a warning for each task whose best model cannot be told from guessing.
+
+    Args:
+        lines: Of a run's log, with an epoch at least.
+    """
+    best = best_epoch(lines)
+    for task, guess in best.get("baseline", {}).items():
+        if not best["beats_baseline"][task]:
+            metric = best["main"][task]
+            value, count = best["dev"][task][metric], best["n"][task]
+            relation = "is no better than" if value <= guess else "cannot be told from"
+            yield (
+                f"task {task} has learned nothing that shows: {metric} {value:.2f} on {count} dev"
+                f" examples {relation} guessing, which gives {guess:.2f}. {_TRY}"
+            )
+
+
 class _Window:
     """Means over some steps."""
 
@@ -271,8 +304,14 @@ def _epoch_line(
         "mean": sum(score.value for score in scores.values()) / len(scores),
         "n": {name: score.n for name, score in scores.items()},
         "intervals": intervals,
+        "baseline": _baselines(scores),
+        "beats_baseline": {name: score.beats_baseline for name, score in scores.items()},
         "seconds": seconds,
     }
+
+
+def _baselines(scores: Mapping[str, Scores]) -> dict[str, float]:
+    return {name: one.baseline for name, one in scores.items() if one.baseline is not None}
 
 
 def _metrics(score: Scores) -> str:

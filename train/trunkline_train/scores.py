@@ -42,6 +42,8 @@ class Scores:
             are none.
         tallies: What each example counts for, to compare with another system on the same ones.
         kind: Of the task.
+        baseline: The metric that counts of the best guess that does not look at the text.
+        gain: By how much the metric is above it, on the same examples.
     """
 
     main: str
@@ -52,11 +54,21 @@ class Scores:
     confusion: Confusion | None = None
     tallies: tuple[Tally, ...] = field(default=(), repr=False, compare=False)
     kind: str = ""
+    baseline: float | None = None
+    gain: Difference | None = None
 
     @property
     def value(self) -> float:
         """The metric that counts, in points."""
         return self.metrics[self.main]
+
+    @property
+    def beats_baseline(self) -> bool:
+        """Whether the metric is above the baseline by more than the choice of examples explains.
+
+        That is where the 95 % interval of the paired difference lies above zero.
+        """
+        return self.gain is not None and self.gain.low > 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form: all but the single examples."""
@@ -73,6 +85,8 @@ class Scores:
                 for name, bounds in self.intervals.items()
             },
             "n": self.n,
+            "baseline": None if self.baseline is None else _rounded(self.baseline),
+            "beats_baseline": self.beats_baseline,
             "by_label": labels,
             "confusion": plain(self.confusion),
         }

@@ -117,9 +117,12 @@ class TrainingConfig:
 
     Attributes:
         epochs: With `round-robin`, passes over the task with most batches; else the number of all
-            tasks' batches together counts as one.
-        learning_rate: Peak rate of the encoder, reached after warm-up, then falling to zero.
-        head_learning_rate: Peak rate of the heads; None for the encoder's.
+            tasks' batches together counts as one. None for three epochs, each of as many whole
+            passes as `min_steps` asks for: small data is read more often.
+        min_steps: Batches of each data set in the whole run, at least, where `epochs` is not set.
+        learning_rate: Peak rate of the encoder, reached after warm-up, then falling to zero. None
+            for one that fits its width: narrow encoders take higher ones.
+        head_learning_rate: Peak rate of the heads; None for 1e-3, or the encoder's if it is higher.
         layer_decay: Each encoder layer learns at this share of the rate of the one above.
         warmup: Share of all steps with a rising rate.
         weight_decay: Of AdamW, on weight matrices only.
@@ -138,8 +141,9 @@ class TrainingConfig:
         device: `auto`, `cpu`, `cuda` or another torch device.
     """
 
-    epochs: Count = 3
-    learning_rate: Positive = 5e-5
+    epochs: Count | None = None
+    min_steps: Count = 600
+    learning_rate: Positive | None = None
     head_learning_rate: Positive | None = None
     layer_decay: Share = 1.0
     warmup: Probability = 0.1

@@ -26,7 +26,7 @@ from trunkline_train.data.tables import load_disk, load_hub
 from trunkline_train.paths import HUB
 from trunkline_train.table import FeatureTable, parts
 
-FORMAT = 2  # of the files, and of how features are built: raise it with either
+FORMAT = 3  # of the files, and of how rows are held out and built: raise it with any
 _LABELS, _CHECKSUM = b"labels", b"crc32"
 
 _log = logging.getLogger(__name__)

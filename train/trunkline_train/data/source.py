@@ -21,7 +21,9 @@ from trunkline_train.data.texts import TextReader
 from trunkline_train.data.tokens import TokenReader
 from trunkline_train.paths import HUB
 
-_HELD_OUT_SHARE, _HELD_OUT_MOST = 0.05, 1000
+# A score on few examples says little: a small data set gives a larger share.
+_HELD_OUT_SHARE, _HELD_OUT_MOST_SHARE = 0.05, 0.2
+_HELD_OUT_LEAST, _HELD_OUT_MOST = 50, 1000
 SAMPLE_SEED = 0  # never the training seed: runs with other seeds see the same data
 
 E = TypeVar("E", bound=Example)
@@ -181,13 +183,19 @@ def sampled(examples: list[E], count: int) -> list[E]:
     return [examples[index] for index in sorted(chosen)]
 
 
+def _held_out(count: int) -> int:
+    """Returns how many of so many examples are held out: a twentieth, within bounds."""
+    least = min(_HELD_OUT_LEAST, int(_HELD_OUT_MOST_SHARE * count))
+    return min(_HELD_OUT_MOST, max(1, least, int(_HELD_OUT_SHARE * count)))
+
+
 def _hold_out(examples: list[E], task: TaskConfig) -> tuple[list[E], list[E]]:
     """Splits off whole groups (contexts), so that no held-out context was trained on."""
     sizes: dict[str, int] = {}
     for example in examples:
         sizes[example.group] = sizes.get(example.group, 0) + 1
     groups = list(sizes)
-    wanted = min(_HELD_OUT_MOST, max(1, int(_HELD_OUT_SHARE * len(examples))))
+    wanted = _held_out(len(examples))
     if len(groups) < 2:  # noqa: PLR2004
         where = ", ".join(task.sources("train"))
         raise DataError(where, "has too little data to hold out a dev split; give dev")
