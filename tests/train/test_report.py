@@ -233,6 +233,7 @@ def test_a_process_that_does_not_report_leaves_no_trace(
         run_steps(report, 2)
         report.gradients({"ner": 1.0}, {})
         report.epoch(1, scores(80.0))
+        report.warn()
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "run").exists()
 

@@ -147,7 +147,7 @@ class Report:
 
     def warn(self) -> None:
         """Prints a warning for each task that the best epoch's model only guesses."""
-        for warning in guessing(self._lines):
+        for warning in guessing(self._lines) if self._active else ():
             self.say(f"WARNING: {warning}")
 
     def _show(self, now: float) -> None:
