@@ -308,7 +308,7 @@ def test_columns_that_are_not_there_are_named(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"label": ["a"]}, "a.jsonl:2: has a list of labels; set options.multi_label to true"),
+        ({"label": ["a", "b"]}, "a.jsonl:2: has a list of labels; set options.multi_label to"),
         ({"label": {}}, "a.jsonl:2: has {} for a label"),
         ({"label": 1.5}, "a.jsonl:2: has 1.5 for a label"),
         ({"text": None}, "a.jsonl:2: column 'text' is null"),
@@ -414,3 +414,77 @@ def test_a_multi_label_task_where_all_labels_fit_every_text_is_refused(tmp_path:
     path = str(tmp_path / "a.jsonl")
     with pytest.raises(DataError, match=r"a.jsonl: the column 'label' has 2 values in 12 rows"):
         read_splits(TaskConfig("text-classification", path, dev=path, options=MULTI))
+
+
+CHOICE = {"from_name": "mood", "to_name": "text", "type": "choices"}
+TASK = {
+    "id": 1,
+    "data": {"text": "It rained."},
+    "annotations": [
+        {"was_cancelled": True, "result": [CHOICE | {"value": {"choices": ["good"]}}]},
+        {"was_cancelled": False, "result": [CHOICE | {"value": {"choices": ["bad"]}}]},
+    ],
+}
+FACTS = {"annotator": 1, "annotation_id": 3, "created_at": "2024-01-01", "lead_time": 1.5}
+HASHES = {"_input_hash": 1, "_task_hash": 2}
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        (TASK, {}),
+        (TASK, {"column": "mood"}),
+        ({"text": "It rained.", "label": "bad"} | FACTS, {}),
+        ({"sentence": "It rained.", "mood": {"choices": ["bad"]}} | FACTS, {"column": "mood"}),
+        ({"text": "It rained.", "label": "bad", "answer": "accept"} | HASHES, {}),
+        (
+            {
+                "text": "It rained.",
+                "options": [{"id": "bad"}],
+                "accept": ["bad"],
+                "answer": "accept",
+            },
+            {},
+        ),
+        (["It rained.", {"cats": {"good": 0.0, "bad": 1.0}}], {}),
+        ({"text": "It rained.", "cats": {"good": 0, "bad": 1}, "ents": [], "tokens": []}, {}),
+        ({"id": 4, "text": "It rained.", "label": ["bad"], "Comments": []}, {}),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_exports_of_annotation_tools_are_read(
+    read: Read, row: object, options: dict[str, object], name: str
+) -> None:
+    rows = json.dumps([row, row], indent=1) if name == "a.json" else f"{json.dumps(row)}\n" * 2
+    assert found(read(rows, name, **options)) == [("It rained.", ("bad",))] * 2
+
+
+def test_what_annotators_did_not_say_is_left_out_and_told(
+    read: Read, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[object] = [
+        {"text": "a", "label": "x", "answer": "reject"} | HASHES,
+        {"text": "a", "label": "x", "answer": "ignore"} | HASHES,
+        {"data": {"text": "a"}, "annotations": []},
+        {"data": {"text": "a"}, "annotations": [{"result": []}]},
+        {"text": "a", "label": []},
+        TASK,
+    ]
+    assert len(read("".join(json.dumps(row) + "\n" for row in rows), "a.jsonl")) == 1
+    told = caplog.text + capsys.readouterr().err
+    for reason in (
+        "texts skipped, which the annotator rejected: 1 (",
+        "texts skipped, which the annotator ignored: 1 (",
+        "texts skipped, which have no annotation: 2 (",
+        "annotations skipped, which the annotator cancelled: 1 (",
+        "rows left out, which have no 'label': 1 (",
+    ):
+        assert reason in told
+
+
+def test_several_choices_are_labels_of_a_multi_label_task(read: Read) -> None:
+    row = {"text": "It rained.", "options": [], "accept": ["a", "b"], "answer": "accept"}
+    assert found(read(json.dumps(row), "a.jsonl", options=MULTI)) == [("It rained.", ("a", "b"))]
+    assert "has a list of labels; set options.multi_label" in refusal(
+        read, json.dumps(row), "a.jsonl"
+    )

@@ -22,6 +22,25 @@ def is_minimal(values: Values) -> bool:
     return "annotation_id" in values and "annotator" in values
 
 
+def without_facts(values: Values) -> dict[str, Any]:
+    """Returns a row of JSON-MIN without what it says of the annotation, choices as a list."""
+    return {
+        key: value["choices"] if _are_choices(value) else value
+        for key, value in values.items()
+        if key not in _FACTS
+    }
+
+
+_FACTS = (
+    *("id", "annotator", "annotation_id", "agreement"),
+    *("created_at", "updated_at", "lead_time"),
+)
+
+
+def _are_choices(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("choices"), list)
+
+
 def are_regions(value: Any) -> bool:
     """Tells if a value of JSON-MIN is what was marked with a control of labels."""
     return isinstance(value, list) and bool(value) and _is_region(value[0])
@@ -57,7 +76,10 @@ def choices(task: Values, where: str, control: str | None, notes: Notes) -> list
     if annotation is None:
         return None
     results = _of_control(annotation, "choices", where, control)
-    return [choice for one in results for choice in one["value"].get("choices", [])] or None
+    found = [choice for one in results for choice in one["value"].get("choices", [])]
+    if not found:
+        notes.add("texts skipped, which have no annotation", where)
+    return found or None
 
 
 def text_of(data: Values, where: str, key: str | None, pieces: Sequence[str] = ()) -> str:

@@ -26,7 +26,7 @@ from trunkline.offsets import OffsetMap, OffsetUnit
 
 SPAN_KEYS = ("spans", "entities", "ents", "label", "labels")
 _BOUNDS = (("start", "end"), ("start_offset", "end_offset"))
-_SKIPPED_ANSWERS = {"reject": "rejected", "ignore": "ignored"}
+SKIPPED_ANSWERS = {"reject": "rejected", "ignore": "ignored"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def _task(values: Mapping[str, Any], where: str, how: Reading, notes: Notes) -> 
 
 def _flat(values: Mapping[str, Any], where: str, how: Reading, notes: Notes) -> Iterator[_Found]:
     answer = values.get("answer")
-    if isinstance(answer, str) and answer in _SKIPPED_ANSWERS:
-        notes.add(f"texts skipped, which the annotator {_SKIPPED_ANSWERS[answer]}", where)
+    if isinstance(answer, str) and answer in SKIPPED_ANSWERS:
+        notes.add(f"texts skipped, which the annotator {SKIPPED_ANSWERS[answer]}", where)
         return
     key = how.spans or span_key(values)
     given = values.get(key or "")

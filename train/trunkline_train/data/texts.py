@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from trunkline.errors import DataError
+from trunkline.formats import label_studio
+from trunkline.formats.classified import is_classified, read_classified
+from trunkline.formats.notes import Notes
 from trunkline.tasks import TextOptions
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.delimited import read_csv, read_tsv
+from trunkline_train.data.documents import read_docbin, read_json
 from trunkline_train.data.examples import TextExample
 from trunkline_train.data.naming import LABEL, PAIR, TEXT, Unclear, label_column, text_columns
 from trunkline_train.data.reader import Format, Reader
@@ -38,8 +42,10 @@ class TextReader(Reader):
 
     formats: ClassVar[Mapping[str, Format]] = {
         ".csv": read_csv,
+        ".json": read_json,
         ".jsonl": read_jsonl,
         ".parquet": read_parquet,
+        ".spacy": read_docbin,
         ".tsv": read_tsv,
     }
 
@@ -50,6 +56,20 @@ class TextReader(Reader):
         self._pair, self._multi_label = options.pair, options.multi_label
         self._layouts: dict[tuple[Column, ...], Layout] = {}
 
+    def unpack(self, record: Record, notes: Notes) -> Iterable[Record]:
+        """Returns what annotation tools wrote as a text with its label; other rows as they are."""
+        values = {str(key): value for key, value in record.values.items()}
+        if label_studio.is_minimal(values):
+            return (Record(label_studio.without_facts(values), record.where),)
+        if is_numbered(record) or not is_classified(values):
+            return (record,)
+        text = str(self.task.texts[0]) if self.task.texts else None
+        control = None if self.task.column is None else str(self.task.column)
+        found = read_classified(values, record.where, text, control, notes)
+        if found is None:
+            return ()
+        return (Record({text or TEXT: found.text, control or LABEL: found.labels}, record.where),)
+
     def column(self, record: Record) -> Column:
         """Returns the column given; else the one that its name, or its place, tells."""
         return self._layout(record).label
@@ -59,6 +79,7 @@ class TextReader(Reader):
         column = self.column(record)
         value = _stripped(record.values.get(column))
         missing = value is None or value != value  # NaN  # noqa: PLR0124
+        missing = missing or (value == [] and not self._multi_label)  # a text nobody labelled
         return not missing and value not in _MISSING and value != _UNDECIDED.get(str(column))
 
     def example(self, record: Record) -> TextExample:
@@ -137,6 +158,8 @@ class TextReader(Reader):
 
     def _values(self, record: Record) -> Sequence[object]:
         value = record.get(self.column(record))
+        if isinstance(value, list) and len(value) == 1 and not self._multi_label:
+            return value  # as doccano writes it
         if isinstance(value, list) == self._multi_label:
             return self._named(value, record) if isinstance(value, list) else [value]
         if self._multi_label:
