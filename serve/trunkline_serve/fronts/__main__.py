@@ -1,4 +1,7 @@
-"""A child of the supervisor: `python -m trunkline_serve.fronts ROLE FOLDER NUMBER [again]`."""
+"""A child of the supervisor.
+
+python -m trunkline_serve.fronts ROLE DESCRIPTOR FOLDER NUMBER [again]
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 
 from trunkline.cli import USAGE_ERROR, open_closed_streams
 from trunkline.errors import TrunklineError
-from trunkline_serve.fronts.child import Folder, leave_signals, say_failed
+from trunkline_serve.fronts.child import Folder, Line, leave_signals
 from trunkline_serve.observe.logs import set_up_logs
 from trunkline_serve.process import quick_loop, set_up_interpreter
 
@@ -37,16 +40,16 @@ def main(arguments: Sequence[str]) -> int:
     open_closed_streams()
     leave_signals()
     set_up_interpreter()
-    name, path, number, *more = arguments
-    folder = Folder(Path(path))
+    name, descriptor, path, number, *more = arguments
+    line, folder = Line(int(descriptor)), Folder(Path(path))
     settings = folder.read_settings(int(number))
     set_up_logs(settings.log)
     role = _ROLES[name]
     try:
         with asyncio.Runner(loop_factory=quick_loop() if role.quick_loop else None) as runner:
-            runner.run(_work(role)(folder, settings, again="again" in more))
+            runner.run(_work(role)(line, folder, settings, again="again" in more))
     except (TrunklineError, OSError) as error:
-        say_failed(error)
+        line.say_failed(error)
         return USAGE_ERROR
     return 0
 

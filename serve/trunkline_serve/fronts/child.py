@@ -1,7 +1,7 @@
 """What a child process has from its supervisor: it says when it is ready, and is told when to end.
 
-Both are lines, on standard output and input. The end of the input means that the supervisor is
-gone, and the child goes too: at once, whatever it does.
+Both are lines, on a socket that is for nothing else: what a library prints disturbs nobody. Its end
+means that the supervisor is gone, and the child goes too: at once, whatever it does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from trunkline_serve.fronts.failure import pack_error
 from trunkline_serve.settings import Settings
 
 STOP = b"stop\n"
-_READY, _FAILED = "ready", "failed"
+READY, FAILED = "ready", "failed"
 
 
 class Folder:
@@ -67,39 +68,61 @@ class Folder:
         return [Path(name) for name in json.loads(self._bundles.read_text(encoding="utf-8"))]
 
 
+class Line:
+    """A child's end of the connection to its supervisor.
+
+    Args:
+        descriptor: Of a connected socket.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
+
+    def say_ready(self, models: Sequence[ModelId]) -> None:
+        """Says that this process does its work, and with which models."""
+        self._say({READY: plain(models)})
+
+    def say_failed(self, error: BaseException) -> None:
+        """Says why this process cannot start."""
+        self._say({FAILED: pack_error(error)})
+
+    def hear(self) -> bytes:
+        """Waits for the supervisor's word; returns none once it is gone."""
+        try:
+            return self._socket.recv(len(STOP))
+        except OSError:
+            return b""
+
+    def _say(self, message: Any) -> None:
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+
 class Supervised:
     """This process as a child. Make it on a running event loop.
 
     Args:
+        line: To the supervisor.
         folder: Removed if the supervisor dies.
 
     Attributes:
         stop: Set when it is time to end.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, line: Line, folder: Folder) -> None:
         self.stop = asyncio.Event()
+        self._line = line
         self._folder = folder
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, name="trunkline-parent", daemon=True).start()
 
-    def ready(self, models: Sequence[ModelId]) -> None:
-        """Says that this process does its work, and with which models."""
-        _say({_READY: plain(models)})
-
     def _listen(self) -> None:
         """Waits for the supervisor's word, or its end."""
-        # Not sys.stdin: its lock would be held when the interpreter ends.
-        while said := os.read(0, len(STOP)):
+        while said := self._line.hear():
             if said == STOP:
                 self._loop.call_soon_threadsafe(self.stop.set)
         shutil.rmtree(self._folder.path, ignore_errors=True)
         os._exit(1)
-
-
-def say_failed(error: BaseException) -> None:
-    """Says why this process cannot start."""
-    _say({_FAILED: pack_error(error)})
 
 
 def leave_signals() -> None:
@@ -109,7 +132,3 @@ def leave_signals() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _say(message: Any) -> None:
-    print(json.dumps(message), flush=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from trunkline import Model
 from trunkline.errors import TrunklineError
 from trunkline_serve.events import Everyone
-from trunkline_serve.fronts.child import Folder, Supervised
+from trunkline_serve.fronts.child import Folder, Line, Supervised
 from trunkline_serve.fronts.sessions import Sessions
 from trunkline_serve.loading import Loader, count_lanes, open_for_serving
 from trunkline_serve.models import Registry
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("trunkline_serve")
 
 
-async def compute(folder: Folder, settings: Settings, *, again: bool) -> None:
+async def compute(line: Line, folder: Folder, settings: Settings, *, again: bool) -> None:
     """Computes for fronts until the supervisor says stop.
 
     Args:
+        line: To the supervisor.
         folder: Holds the list of bundles.
         settings: Of this process.
         again: An engine served these bundles before: one that is broken by now is left out.
@@ -40,7 +41,7 @@ async def compute(folder: Folder, settings: Settings, *, again: bool) -> None:
         BundleError: A bundle is broken, fails its self-test, or is given twice.
         ConfigError: The metrics' address cannot be listened on.
     """
-    child = Supervised(folder)
+    child = Supervised(line, folder)
     models = _open_all(folder.read_bundles(), settings, again)
     give_way()  # not before: models may have threads of their own
     events = Everyone()
@@ -54,11 +55,11 @@ async def compute(folder: Folder, settings: Settings, *, again: bool) -> None:
         loader = Loader(registry, settings, lambda path: open_for_serving(path, settings))
         stack.callback(loader.close)
         loader.skip(model.bundle.path for model in models)
-        registry.on_change(lambda: folder.write_bundles(_paths(registry)))
+        registry.on_change(lambda: _keep(folder, registry))
         if settings.metrics.port is not None:
             stack.callback(_show_metrics(registry, scheduler, events, settings.metrics).close)
         sessions = Sessions(scheduler, registry, loader)
-        child.ready(registry.ids())
+        line.say_ready(registry.ids())
         await _work_until(child.stop, sessions, loader, settings, folder.socket)
         end_process()  # the fronts are gone: nobody waits for a batch or a model that is loading
 
@@ -105,5 +106,9 @@ def _open_all(bundles: Sequence[Path], settings: Settings, again: bool) -> list[
     return models
 
 
-def _paths(registry: Registry) -> list[Path]:
-    return [served.model.bundle.path for served in registry.all()]
+def _keep(folder: Folder, registry: Registry) -> None:
+    """Has the next engine serve what this one does."""
+    try:
+        folder.write_bundles([served.model.bundle.path for served in registry.all()])
+    except OSError as error:  # e.g. a full disk; what is served is served all the same
+        _log.error("an engine that is started again will serve what was before: %s", error)

@@ -46,6 +46,7 @@ async def follow(
             remote.link = None
             told(False)
             _log.warning("the engine is gone")
+        await asyncio.sleep(_TRY_EVERY)
 
 
 async def _connected(path: Path, size: int) -> Link:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from trunkline_serve.engine import Engine
 from trunkline_serve.events import Everyone
-from trunkline_serve.fronts.child import Folder, Supervised
+from trunkline_serve.fronts.child import Folder, Line, Supervised
 from trunkline_serve.fronts.following import follow
 from trunkline_serve.fronts.remote import Remote
 from trunkline_serve.observe.observer import Observer
@@ -21,10 +21,11 @@ _TOKEN_BYTES = 192  # of memory, for a token that may wait: ids and types, and 4
 _LEAST_BYTES = 1 << 20
 
 
-async def front(folder: Folder, settings: Settings, *, again: bool) -> None:
+async def front(line: Line, folder: Folder, settings: Settings, *, again: bool) -> None:
     """Serves what the engine does until the supervisor says stop, then drains.
 
     Args:
+        line: To the supervisor.
         folder: Holds the engine's socket.
         settings: Of this front.
         again: Without meaning for a front: it keeps nothing.
@@ -33,7 +34,7 @@ async def front(folder: Folder, settings: Settings, *, again: bool) -> None:
         ConfigError: The address cannot be listened on.
     """
     give_way()
-    child = Supervised(folder)
+    child = Supervised(line, folder)
     settings = _shared(settings)
     remote = Remote()
     with (
@@ -54,7 +55,7 @@ async def front(folder: Folder, settings: Settings, *, again: bool) -> None:
         await _either(linked, child.stop)
         if not child.stop.is_set():
             await server.start()
-            child.ready(engine.models.ids())
+            line.say_ready(engine.models.ids())
             await child.stop.wait()
             await server.drain()
             observer.close()

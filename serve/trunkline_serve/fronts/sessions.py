@@ -40,6 +40,7 @@ from trunkline_serve.scheduler import Computing
 
 _log = logging.getLogger("trunkline_serve")
 _WAITS_EVERY = 0.02  # seconds; the estimate goes through all that waits
+_ACCEPT_AGAIN = 0.1  # seconds
 _APPLY_SECONDS = 10.0  # a front that takes longer to serve a model is not waited for
 
 
@@ -74,22 +75,36 @@ class Sessions:
             listener.listen()
             async with asyncio.TaskGroup() as group:
                 while True:
-                    connection, _ = await loop.sock_accept(listener)
-                    group.create_task(self._welcome(connection))
+                    try:
+                        connection, _ = await loop.sock_accept(listener)
+                    except OSError as error:  # no descriptor or no memory is left
+                        _log.error("no front can connect: %s", error)
+                        await asyncio.sleep(_ACCEPT_AGAIN)
+                    else:
+                        group.create_task(self._welcome(connection))
 
     async def _welcome(self, connection: socket.socket) -> None:
+        """Begins a session with a front; one that fails connects again."""
+        try:
+            await self._begin(connection)
+        except Exception:
+            _log.exception("a front could not connect")
+
+    async def _begin(self, connection: socket.socket) -> None:
         """Begins a session with a front, which first sends the file of its memory."""
         with ExitStack() as failed:
             failed.callback(connection.close)
             descriptors = await _receive_descriptors(connection)
-            if not descriptors:  # it has gone already
+            if not descriptors:  # it has gone already, or none is left here
                 return
-            memory = Memory(descriptors[0])
-            os.close(descriptors[0])
+            try:
+                memory = Memory(descriptors[0])
+            finally:
+                os.close(descriptors[0])
             session = Session(self, memory)
-            failed.pop_all()
             loop = asyncio.get_running_loop()
             await loop.connect_accepted_socket(lambda: session.wire, connection)
+            failed.pop_all()
         self.sessions.add(session)
         session.offer(self._generation, self._known)
         self.publish()

@@ -8,20 +8,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from trunkline.errors import ConfigError, RuntimeFault, TrunklineError
 from trunkline_serve import notify
 from trunkline_serve.description import ModelId
 from trunkline_serve.fronts.address import Port
-from trunkline_serve.fronts.child import STOP, Folder
+from trunkline_serve.fronts.child import FAILED, READY, STOP, Folder
 from trunkline_serve.fronts.failure import unpack_error
 from trunkline_serve.process import stop_on_signal
 from trunkline_serve.settings import Settings
@@ -30,6 +32,9 @@ _log = logging.getLogger("trunkline_serve")
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 5.0  # seconds before a start after a death
 _STEADY = 10.0  # seconds of life after which a death is the first one again
 _END_SECONDS = 5.0  # to send the last replies, and to finish a batch
+_STDERR = 2
+_REAP_EVERY = 0.01  # seconds, between a process's last word and its end
+_LONGEST_LINE = 1 << 20  # bytes, of what a process says
 _LONGEST_PATH = 100  # bytes; the system takes a few more for a Unix socket
 
 
@@ -115,9 +120,8 @@ class _Child:
 
     def __init__(self, role: str, folder: Folder, number: int) -> None:
         self._role = role
-        self._number = number
-        self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
+        self._arguments = (str(folder.path), str(number))
+        self._life: _Life | None = None
 
     async def start(self, *more: str) -> list[ModelId]:
         """Starts a process; returns the models it serves as soon as it does.
@@ -125,58 +129,102 @@ class _Child:
         Raises:
             TrunklineError: It cannot, and has ended.
         """
-        line = [sys.executable, "-P", "-m", "trunkline_serve.fronts", self._role]
-        process = await asyncio.create_subprocess_exec(
-            *line,
-            str(self._folder.path),
-            str(self._number),
-            *more,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a terminal's Ctrl-C is for the parent alone
-        )
-        self._process = process
-        assert process.stdout is not None
-        said = await process.stdout.readline()
+        try:
+            self._life = await _spawn(self._role, *self._arguments, *more)
+        except OSError as error:  # no descriptor, no memory or no process is left
+            raise RuntimeFault(f"no {self._role} process can be started: {error}") from None
+        said = await self._life.heard()
         if not said:
-            status = await process.wait()
+            status = await self._life.ended()
             raise RuntimeFault(f"the {self._role} process ended at its start, status {status}")
         message: Mapping[str, Any] = json.loads(said)
-        if "failed" in message:
-            await process.wait()
-            raise unpack_error(message["failed"])
-        return [ModelId(**one) for one in message["ready"]]
+        if FAILED in message:
+            await self._life.ended()
+            raise unpack_error(message[FAILED])
+        return [ModelId(**one) for one in message[READY]]
 
     async def keep(self) -> None:
         """Starts another process whenever one has died, for ever."""
         pause = _FIRST_PAUSE
         while True:
             begun = monotonic()
-            status = await self._ended()
+            assert self._life is not None
+            status = await self._life.ended()
+            _log.error("process died: %s, status %d; another one starts", self._role, status)
             if monotonic() - begun > _STEADY:
                 pause = _FIRST_PAUSE
-            _log.error("process died: %s, status %d; another one starts", self._role, status)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LAST_PAUSE)
-            try:
-                await self.start("again")
-            except TrunklineError as error:
-                _log.error("%s", error)
+            while not await self._started_again():
+                pause = min(2 * pause, _LAST_PAUSE)
+                await asyncio.sleep(pause)
 
     async def end(self, seconds: float) -> None:
         """Tells the process to end, and kills it if it takes longer."""
-        process = self._process
-        if process is None:
+        life = self._life
+        if life is None:
             return
-        assert process.stdin is not None
-        process.stdin.write(STOP)
+        life.writer.write(STOP)
         try:
-            await asyncio.wait_for(process.wait(), seconds)
+            await asyncio.wait_for(life.ended(), seconds)
         except TimeoutError:
             _log.error("process did not end and was killed: %s", self._role)
-            process.kill()
-            await process.wait()
+            life.process.kill()
+            await life.ended()
 
-    async def _ended(self) -> int:
-        assert self._process is not None
-        return await self._process.wait()
+    async def _started_again(self) -> bool:
+        try:
+            await self.start("again")
+        except TrunklineError as error:
+            _log.error("%s", error)
+            return False
+        return True
+
+
+class _Life(NamedTuple):
+    """One process, from its start to its end, and the connection to it."""
+
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def heard(self) -> bytes:
+        """Returns the next line that it says; empty once it has died."""
+        with suppress(ConnectionError):
+            return await self.reader.readline()
+        return b""
+
+    async def ended(self) -> int:
+        """Waits until it has ended; returns its exit status."""
+        # The connection tells at once, and needs neither a thread nor a descriptor for it.
+        while await self.heard():
+            pass
+        while (status := self.process.poll()) is None:
+            await asyncio.sleep(_REAP_EVERY)
+        self.writer.close()
+        return status
+
+
+async def _spawn(role: str, *arguments: str) -> _Life:
+    """Starts a process of a role.
+
+    Raises:
+        OSError: It cannot be started; nothing is left of it.
+    """
+    with ExitStack() as failed:
+        ours, theirs = socket.socketpair()
+        failed.callback(ours.close)
+        with theirs:
+            descriptor = theirs.fileno()
+            line = [sys.executable, "-P", "-m", "trunkline_serve.fronts", role, str(descriptor)]
+            process = subprocess.Popen(
+                [*line, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,  # what libraries print is no line of ours
+                pass_fds=[descriptor],
+                start_new_session=True,  # a terminal's Ctrl-C is for the parent alone
+            )
+        failed.callback(process.wait)
+        failed.callback(process.kill)
+        life = _Life(process, *await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE))
+        failed.pop_all()
+    return life

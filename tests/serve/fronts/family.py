@@ -1,7 +1,6 @@
 """A real supervisor with its processes, and callers that never stop calling."""
 
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.serve.hosting import PATIENCE, wait_for
 from trunkline import Document, DocumentResult
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
-from trunkline_serve.launch import serving
+from trunkline_serve.launch import Launched, serving
 from trunkline_serve.rpc.requests import request_to_pb, results_from_pb
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -27,11 +26,12 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Family:
     """A supervisor and its children."""
 
-    def __init__(self, supervisor: "subprocess.Popen[bytes]", address: str) -> None:
-        self.supervisor = supervisor
-        self.address = address
-        self.port = int(address.rpartition(":")[2])
-        self._parent = psutil.Process(supervisor.pid)
+    def __init__(self, server: Launched) -> None:
+        self.supervisor = server.process
+        self.address = server.address
+        self.await_log = server.await_log
+        self.port = int(server.address.rpartition(":")[2])
+        self._parent = psutil.Process(server.process.pid)
 
     @property
     def children(self) -> list[psutil.Process]:
@@ -76,7 +76,7 @@ def own_channel(address: str) -> grpc.Channel:
 def family(bundle: Path, *flags: str | Path, fronts: int = 2) -> Iterator[Family]:
     """Runs `trunkline serve` with several fronts; interrupts it if the test has not ended it."""
     with serving([bundle], "--threads", 1, "--fronts", fronts, *flags) as server:
-        yield Family(server.process, server.address)
+        yield Family(server)
         if server.process.poll() is None:
             assert server.end(signal.SIGINT) == 0
 

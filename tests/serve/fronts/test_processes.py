@@ -1,4 +1,6 @@
 import re
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +31,7 @@ from trunkline.v1.model_service_pb2 import ListModelsRequest
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
 from trunkline_serve.client import Client
 from trunkline_serve.description import ModelId
+from trunkline_serve.launch import serving
 from trunkline_serve.rpc.requests import request_to_pb, results_from_pb
 
 AT_ONCE = 5.0  # seconds; without a fault to notice, a call that died would take PATIENCE
@@ -207,6 +210,37 @@ def test_nothing_outlives_a_supervisor_that_is_killed(bundle: Path) -> None:
         _, alive = psutil.wait_procs(children, PATIENCE)
         assert not alive
         assert not runtime.exists()
+
+
+def test_a_process_that_cannot_be_started_is_started_later_and_others_go_on(
+    bundle: Path, asked: list[tuple[Document, DocumentResult]]
+) -> None:
+    with family(bundle) as served:
+        supervisor = psutil.Process(served.supervisor.pid)
+        limits = resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE)
+        none_left = (supervisor.num_fds() - 1, limits[1])
+        resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE, none_left)
+        front, other = served.role("front")
+        (engine,) = served.role("engine")
+        front.kill()
+        served.await_log("no front process can be started", 2)
+        with calling(served.address, asked) as callers:
+            pass
+        assert set(total(callers)) == {"right"}
+        assert served.supervisor.poll() is None
+        resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE, limits)
+        served.wait_until_whole()
+        assert other in served.role("front")
+        assert served.role("engine") == [engine]
+
+
+def test_what_a_library_prints_does_not_disturb_a_start(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text('print("hello from a library", flush=True)\n')
+    with serving([bundle], "--fronts", 1, environment={"PYTHONPATH": str(tmp_path)}) as server:
+        assert server.end(signal.SIGTERM) == 0
+        # The children's goes to the log; standard output is for the lines of the command.
+        assert server.log.read_text().count("hello from a library") == 2
+        assert server.out.read_text().count("hello from a library") == 1
 
 
 def test_a_broken_bundle_is_one_line_and_no_process_is_left(bundle: Path, tmp_path: Path) -> None:
