@@ -70,9 +70,14 @@ GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 gpu-check: ## On an NVIDIA GPU: parity, invariance, gates, speed of RUN's checkpoint
 	PYTHONUNBUFFERED=1 PYTHONPATH="runtime:train:export:serve:$$PYTHONPATH" $(GPU_PYTHON) -m benchmarks.gpu_check $(RUN) $(OUT) --json benchmarks/results/gpu.json $(ARGS)
 
+# Said before anything is downloaded. Any Python can read it, also version 2.
+NEEDS := import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else "Trunkline needs Python 3.11 \
+or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12, or whichever you have" % v)
+
 # torch is named so that pip, where it knows a CPU build of this version, takes that. Byte code is left to
 # the first import: most of these packages' modules are never imported.
 $(SETUP): pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(NEEDS)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --no-compile -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e '.[train,lora,tensorboard,export,serve,dev]'
 	touch $@
@@ -82,6 +87,7 @@ $(ENCODER): $(SETUP)
 	touch $@
 
 $(GENERATOR):
+	@$(PYTHON) -c '$(NEEDS)'
 	$(PYTHON) -m venv .venv-gen
 	.venv-gen/bin/python -m pip install --quiet 'grpcio-tools==$(GRPCIO_TOOLS_VERSION)'
 	touch $@

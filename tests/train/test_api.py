@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,73 @@ def test_scores_are_those_of_the_best_epoch(trained: Path) -> None:
     assert model.checkpoint == trained / "best"
     assert model.scores["ner"]["f1"] == pytest.approx(model.evaluate("dev")["ner"].value)
     assert load(model.checkpoint).scores == model.scores
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda: Task("ner", None), "task 'ner': give a Corpus"),  # type: ignore[arg-type]
+        (lambda: Task("ner", "ner.train"), "task 'ner': give a Corpus"),  # type: ignore[arg-type]
+        (lambda: Task("ner", NER, teacher=3), "train: tasks.ner.teacher: expected str"),  # type: ignore[arg-type]
+        (lambda: Task("ner", NER, n_best=3), "train: tasks.ner: options.n_best: unknown"),
+    ],
+)
+def test_a_task_of_something_else_is_refused(given: Callable[[], Task], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train([given()], out="nowhere")
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"train": None}, "train: expected a list, got NoneType"),
+        ({"train": 3}, "train: expected a list, got int"),
+        ({"train": []}, "train: is empty; name a file, or leave it out"),
+        ({"train": ""}, "train: is empty"),
+        ({"train": {"a": 1}}, "train: expected a list, got dict"),
+        ({"train": ["a", 3]}, "train[1]: expected str, got int"),
+        ({"dev": []}, "dev: is empty"),
+        ({"labels": "O"}, "labels: expected a list, got str"),
+        ({"label_names": ["O"]}, "label_names: expected a table, got list"),
+        ({"options": 3}, "options: expected a table, got int"),
+        ({"limit": 3}, "limit: expected a table, got int"),
+        ({"share": "x"}, "downsample: expected float, got str"),
+    ],
+)
+def test_what_is_no_corpus_is_refused(values: dict[str, Any], told: str) -> None:
+    corpus = Corpus(**{"kind": "token-classification", "train": "ner.train", **values})
+    with pytest.raises(ConfigError) as caught:
+        train([Task("ner", corpus)], out="nowhere")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"tasks": 3}, "train: tasks: expected a list of Task, got 3"),
+        ({"tasks": "ner"}, "train: tasks: expected a list of Task, got 'ner'"),
+        ({"tasks": [NER]}, "train: tasks: expected a list of Task"),
+        ({"tasks": {"ner": NER}}, "train: tasks: expected a list of Task"),
+        ({"out": None}, "out: expected a folder, got None"),
+        ({"out": ""}, "out: expected a folder, got ''"),
+        ({"encoder": ""}, "train: encoder: is empty"),
+        ({"encoder": 3}, "train: encoder: expected str"),
+        ({"resume": "yes"}, "resume: expected bool"),
+        ({"overwrite": 1}, "overwrite: expected bool"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train(**{"tasks": [Task("ner", NER)], "out": "nowhere", **values})
+    assert str(caught.value).startswith(told)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_no_folder_is_refused() -> None:
+    with pytest.raises(ConfigError, match="folder: expected a folder, got None"):
+        load(None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="folder: expected a path, got 3"):
+        corpora.ag_news(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="downsample: expected a share"):
+        NER.downsample("half")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
@@ -243,6 +244,19 @@ def test_processes_that_write_at_once_do_not_harm_each_other(
     assert len(told[0] + told[1]) == 16
     assert len(set(told[0] + told[1])) == 1
     assert not [name for name in os.listdir(cache) if name.endswith(".new")]
+
+
+def test_a_user_without_a_home_has_no_cache(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nobody(user: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert cache_folder(None) is None
+    assert "no home directory" in caplog.text
 
 
 def test_cache_folder_is_the_users_unless_set(

@@ -48,6 +48,7 @@ _SECTIONS = {
     "training": TrainingConfig,
 }
 _SOURCE = "train"  # what errors call the configuration
+_LONGEST = 200  # characters of a message about tasks
 DEFAULT_ENCODER = "distilbert/distilbert-base-uncased"
 
 
@@ -73,6 +74,9 @@ class Task:
         teacher: str | Path | None = None,
         **options: object,
     ) -> None:
+        if not isinstance(corpus, Corpus):
+            mend = "give a Corpus, e.g. corpora.squad()"
+            raise ConfigError(f"task {name!r}: {mend}, not {type(corpus).__name__}")
         self.name = name
         self.corpus = corpus
         self.weight = weight
@@ -85,10 +89,10 @@ class Task:
         table = self.corpus.table()
         return {
             **table,
-            "options": {**table["options"], **self.options},
+            "options": {**table["options"], **self.options} if self.options else table["options"],
             "weight": self.weight,
             "batch_size": self.batch_size,
-            "teacher": None if self.teacher is None else str(self.teacher),
+            "teacher": str(self.teacher) if isinstance(self.teacher, Path) else self.teacher,
         }
 
 
@@ -152,14 +156,18 @@ def train(
         DataError: A corpus is missing or broken.
         TrainingFault: Training cannot go on; the last good state is in `out`.
     """
-    config = configure(tasks, name=Path(out).name, encoder=encoder, settings=settings)
+    for name, value in (("resume", resume), ("overwrite", overwrite)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name}: expected bool, got {value!r}")
+    out = check_folder("out", out)
+    config = configure(tasks, name=out.name, encoder=encoder, settings=settings)
     # torch takes seconds to load: a wrong setting is told before.
     try:
         from trunkline_train.loop import train as run
     except ModuleNotFoundError as error:
         raise explained(error, "train") from None
 
-    run(config, Path(out), resume=resume, overwrite=overwrite)
+    run(config, out, resume=resume, overwrite=overwrite)
     return load(out)
 
 
@@ -174,7 +182,7 @@ def load(folder: str | Path) -> TrainedModel:
     except ModuleNotFoundError as error:
         raise explained(error, "train") from None
 
-    folder = Path(folder)
+    folder = check_folder("folder", folder)
     loaded = load_checkpoint(folder)
     best = folder / "best"
     place = best if best.exists() else folder
@@ -189,6 +197,7 @@ def configure(
     Raises:
         ConfigError: Two tasks share a name, or a setting is unknown, ambiguous or unfit.
     """
+    _check_tasks(tasks)
     counts = Counter(task.name for task in tasks)
     twice = [task for task, count in counts.items() if count > 1]
     if twice:
@@ -200,6 +209,22 @@ def configure(
         **_by_section(settings),
     }
     return parse_config(anchored(data, Path.cwd()), _SOURCE)
+
+
+def _check_tasks(tasks: object) -> None:
+    if not isinstance(tasks, list | tuple) or not all(isinstance(one, Task) for one in tasks):
+        raise ConfigError(f"{_SOURCE}: tasks: expected a list of Task, got {tasks!r}"[:_LONGEST])
+
+
+def check_folder(name: str, folder: object) -> Path:
+    """Returns where something is, or will be.
+
+    Raises:
+        ConfigError: This cannot say where.
+    """
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise ConfigError(f"{name}: expected a folder, got {folder!r}")
+    return Path(folder)
 
 
 def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,7 @@ Columns = Column | tuple[Column, ...]
 # What says where the examples of a task are, and how they are read.
 _DATA_KEYS = (
     *("kind", "train", "dev", "test", "column", "text", "text_pair"),
-    *("label_names", "downsample", "limit"),
+    *("label_names", "offsets", "overlaps", "downsample", "limit"),
 )
 
 
@@ -96,6 +96,9 @@ class TaskConfig:
     def __post_init__(self) -> None:
         """Refuses an unknown kind, options that are not its own, and columns it does not read."""
         options = self.decode_options()
+        for split in ("train", "dev", "test"):
+            if getattr(self, split) is not None and not all(self.sources(split) or [""]):
+                raise ValueError(f"{split}: is empty; name a file, or leave it out")
         if len(self.texts) > 1 and not isinstance(options, TextOptions):
             raise ValueError(f"text: {self.kind} reads one column; give one")
         if self.text_pair is not None and not getattr(options, "pair", False):
@@ -151,6 +154,8 @@ class Config:
     def __post_init__(self) -> None:
         """Refuses a model without tasks, and unfit names."""
         check_model_name(self.name)
+        if not self.encoder:
+            raise ValueError("encoder: is empty; name a model of the hub, or a folder")
         if not self.tasks:
             raise ValueError("tasks: at least one is needed")
         for name in self.tasks:

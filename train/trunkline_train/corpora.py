@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trunkline.errors import DataError
+from trunkline.errors import ConfigError, DataError
 from trunkline_train.config import Column
 from trunkline_train.data.memory import Rows, sources
 
@@ -58,6 +58,8 @@ class Corpus:
 
     def downsample(self, share: float) -> Corpus:
         """Returns the corpus with that share of every split, the same examples each time."""
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            raise ConfigError(f"downsample: expected a share, above 0 and at most 1, got {share!r}")
         return replace(self, share=self.share * share)
 
     def table(self) -> dict[str, Any]:
@@ -66,19 +68,18 @@ class Corpus:
         Raises:
             ConfigError: The data is nothing that can be read.
         """
-        columns = [self.text] if isinstance(self.text, Column) else list(self.text)
         return {
             "kind": self.kind,
             **{split: sources(getattr(self, split), split) for split in ("train", "dev", "test")},
             "column": self.column,
-            "text": columns,
+            "text": self.text,
             "text_pair": self.text_pair,
             "offsets": self.offsets,
             "overlaps": self.overlaps,
-            "labels": list(self.labels),
-            "label_names": dict(self.label_names),
-            "options": dict(self.options),
-            "limit": dict(self.limit),
+            "labels": self.labels,
+            "label_names": self.label_names,
+            "options": self.options,
+            "limit": self.limit,
             "downsample": self.share,
         }
 
@@ -176,6 +177,8 @@ def _hub(name: str, dev: str | None) -> tuple[str, str | None, str]:
 
 
 def _files(folder: Source, *names: str) -> tuple[str, ...]:
+    if not isinstance(folder, str | Path):
+        raise ConfigError(f"folder: expected a path, got {folder!r}")
     return tuple(_file(Path(folder), name) for name in names)
 
 
