@@ -1,23 +1,35 @@
 // The API for Node, made from the protos: no code of Trunkline's is needed.
 
+import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 
-const PROTOS = fileURLToPath(new URL("../../protos", import.meta.url));
 const FILES = ["trunkline/v1/analysis_service.proto", "trunkline/v1/model_service.proto"];
 const UNLIMITED = { "grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1 };
 
-const definition = loader.loadSync(FILES, {
-  includeDirs: [PROTOS],
-  keepCase: true, // names as in the protos
-  longs: Number, // offsets are small
-  enums: String,
-  defaults: true,
-  oneofs: true,
-});
-const { AnalysisService } = grpc.loadPackageDefinition(definition).trunkline.v1;
+/** Returns where the protos are: beside this file, where it was copied, or in the repository. */
+function protos() {
+  const places = ["./protos", "../../protos"].map((one) => new URL(one, import.meta.url));
+  const found = places.map((one) => fileURLToPath(one)).find((one) => existsSync(one));
+  if (found) return found;
+  const place = fileURLToPath(places[0]);
+  throw new Error(`no protos at ${place}; copy the folder protos of Trunkline's repository there`);
+}
+
+/** Returns the class of the service, made from the protos. */
+function analysisService() {
+  const definition = loader.loadSync(FILES, {
+    includeDirs: [protos()],
+    keepCase: true, // names as in the protos
+    longs: Number, // offsets are small
+    enums: String,
+    defaults: true,
+    oneofs: true,
+  });
+  return grpc.loadPackageDefinition(definition).trunkline.v1.AnalysisService;
+}
 
 /** Asks for offsets in UTF-16 units, as JavaScript's strings count. */
 function requestOf(texts, questions) {
@@ -28,6 +40,7 @@ function requestOf(texts, questions) {
 
 /** Connects to a server, unencrypted. */
 export function connect(address) {
+  const AnalysisService = analysisService();
   return new AnalysisService(address, grpc.credentials.createInsecure(), UNLIMITED);
 }
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -307,3 +308,16 @@ def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist; check the path"):
         export_bundle(tmp_path / "nowhere", tmp_path / "out", QUICK, quiet)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_documented_way_without_trunkline_runs(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/bundle.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("NAME/", f"{exported.as_posix()}/"), {})
+    shown = [tuple(line.rsplit(" ", 1)) for line in capsys.readouterr().out.splitlines()]
+    text = "Ada Brown lives in Bern."
+    found = trunkline.load(exported, 1).analyze(text, tasks=["ner"]).tasks["ner"]
+    assert {label[2:] for _, label in shown} == {span.label for span in found if span.text in text}
+    assert [piece for piece, _ in shown if piece == "Bern"] == ["Bern"]

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -83,3 +86,35 @@ def test_what_is_missing_is_told_from_what_is_broken(monkeypatch: pytest.MonkeyP
         ImportError("cannot import name", name="grpc"),
     ):
         assert explained(error, "serve") is error
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_no_page_installs_from_an_index_that_has_no_trunkline(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"pip install (?:-\S+ )*'?trunkline(?![\w.-])[^\n]*", text)
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 10), (3, 11), (3, 13)])
+def test_make_says_first_which_python_it_needs(version: tuple[int, int], tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    python = tmp_path / "python"  # another version of it, which could do nothing but say so
+    python.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.version_info = {(*version, 0)}\n"
+        "assert sys.argv[1] == '-c', 'went on'\nexec(sys.argv[2])\n"
+    )
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={python}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = f"Trunkline needs Python 3.11 or newer, and {python} is {version[0]}.{version[1]}: "
+    assert (told in done.stderr) == (version < (3, 11))
+    assert ("went on" in done.stderr) == (version >= (3, 11))

@@ -110,6 +110,25 @@ def test_node_gives_what_the_model_gives(
 
 
 @needs_npm
+def test_node_says_what_it_lacks_when_it_is_copied_alone(
+    node: Run, address: str, tmp_path: Path
+) -> None:
+    node()  # installs the packages
+    alone = tmp_path / "node"
+    alone.mkdir()
+    for script in NODE.glob("*.mjs"):
+        shutil.copy(script, alone)
+    (alone / "node_modules").symlink_to(TOOLS / "examples" / "node" / "node_modules")
+    done = run("node", alone / "analyze.mjs", address, "Ada")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"analyze: no protos at {alone / 'protos'}; copy the folder protos of")
+    shutil.copytree(ROOT / "protos", alone / "protos")
+    done = run("node", alone / "analyze.mjs", address, "Ada")
+    assert done.returncode == 0, done.stderr
+
+
+@needs_npm
 @pytest.mark.parametrize("way", [[], ["--stream"]])
 def test_node_tells_an_error_in_one_line(node: Run, address: str, way: list[str]) -> None:
     done = node(*way, "--question", " ", "--", address, "Ada")
