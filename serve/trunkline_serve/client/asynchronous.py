@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import grpc
 import grpc.aio
 
 from trunkline import Document, DocumentResult
-from trunkline.errors import TrunklineError
+from trunkline.errors import TrunklineError, Unavailable
+from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.client.base import LOAD_SECONDS, Base
 from trunkline_serve.client.flow import WINDOW, Flow
 from trunkline_serve.client.messages import (
@@ -26,11 +28,14 @@ from trunkline_serve.client.messages import (
     load_model,
     unload_model,
 )
-from trunkline_serve.client.retry import Attempts
+from trunkline_serve.client.retry import Attempts, Renewals
+from trunkline_serve.client.sources import AsyncSource
 from trunkline_serve.description import Description, Limits, ModelId
 from trunkline_serve.rpc.status import to_error
 
 T = TypeVar("T")
+
+_WRITTEN_LATE = "Internal error from Core"
 
 
 class AsyncClient(Base):
@@ -110,20 +115,19 @@ class AsyncClient(Base):
         """Does what `Client.analyze_stream` does; `documents` are read by a task of their own."""
         check_stream(documents)
         check_timeout(timeout)
-        flow, room = Flow(window, model, version), asyncio.Semaphore(window)
-        replies = self._stubs.analysis.AnalyzeStream(**self._arguments(timeout))
-        sender = asyncio.create_task(_send(documents, replies, flow, room))
+        flow = Flow(window, model, version)
+        source = AsyncSource(documents, flow, window)
         broken: TrunklineError | None = None
         try:
-            async for reply in replies:
-                document, outcome = flow.answered(reply)
-                room.release()
-                yield document, await self._settled(flow, document, outcome)
-        except grpc.RpcError as error:
-            broken = to_error(error)
+            async with aclosing(self._replies(source, timeout)) as replies:
+                async for reply in replies:
+                    document, outcome = flow.answered(reply)
+                    source.release()
+                    yield document, await self._settled(flow, document, outcome)
+        except TrunklineError as error:
+            broken = error
         finally:
-            sender.cancel()
-            replies.cancel()
+            source.close()
         for one in flow.left(broken):
             yield one
         flow.check(broken)
@@ -177,6 +181,28 @@ class AsyncClient(Base):
                 pause = attempts.pause(call.placed(to_error(failed)))
             await asyncio.sleep(pause)
 
+    async def _replies(
+        self, source: AsyncSource, timeout: float | None
+    ) -> AsyncGenerator[pb.AnalyzeStreamResponse]:
+        """Yields the replies of one stream after another, until all documents are answered."""
+        renewals = Renewals(timeout, lambda: self._attempts(again=True))
+        while True:
+            replies = self._stubs.analysis.AnalyzeStream(**self._arguments(renewals.left))
+            sender = asyncio.create_task(source.send(replies))
+            try:
+                async for reply in replies:
+                    renewals.answered()
+                    yield reply
+                return
+            except grpc.RpcError as error:
+                if source.done:
+                    return
+                pause = renewals.pause(_why_ended(error))
+            finally:
+                sender.cancel()
+                replies.cancel()
+            await asyncio.sleep(pause)
+
     async def _settled(self, flow: Flow, document: Document, outcome: Outcome) -> Outcome:
         """Asks again for a document of a stream where that makes sense."""
         if not isinstance(outcome, TrunklineError):
@@ -189,37 +215,11 @@ class AsyncClient(Base):
             return error
 
 
-async def _send(
-    documents: AsyncIterable[AnyDocument] | Iterable[AnyDocument],
-    replies: Any,
-    flow: Flow,
-    room: asyncio.Semaphore,
-) -> None:
-    """Sends requests while there is room."""
-    with flow.sending():
-        await room.acquire()
-        async for document in _each(documents):
-            if not await _written(replies.write(flow.request(document))):
-                return
-            await room.acquire()
-    await _written(replies.done_writing())
+def _why_ended(error: grpc.RpcError) -> TrunklineError:
+    """Returns why a stream ended.
 
-
-async def _written(writing: Awaitable[None]) -> bool:
-    """Returns whether the stream was still there; reading from it tells why it is not."""
-    try:
-        await writing
-    except (grpc.RpcError, asyncio.InvalidStateError):
-        return False
-    return True
-
-
-async def _each(
-    documents: AsyncIterable[AnyDocument] | Iterable[AnyDocument],
-) -> AsyncIterator[AnyDocument]:
-    if isinstance(documents, AsyncIterable):
-        async for document in documents:
-            yield document
-    else:
-        for document in documents:
-            yield document
+    Where a write meets the end, grpc.aio puts an error of its own in the place of the status.
+    """
+    if isinstance(error, grpc.aio.AioRpcError) and error.details() == _WRITTEN_LATE:
+        return Unavailable("the stream ended")
+    return to_error(error)

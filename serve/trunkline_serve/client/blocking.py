@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from time import sleep
 from types import TracebackType
 from typing import TypeVar, overload
@@ -28,7 +28,8 @@ from trunkline_serve.client.messages import (
     load_model,
     unload_model,
 )
-from trunkline_serve.client.retry import Attempts
+from trunkline_serve.client.retry import Attempts, Renewals
+from trunkline_serve.client.sources import Source
 from trunkline_serve.description import Description, Limits, ModelId
 from trunkline_serve.rpc.status import to_error
 
@@ -134,6 +135,9 @@ class Client(Base):
     ) -> Iterator[tuple[Document, Outcome]]:
         """Analyses documents without end, and yields each as soon as it is answered.
 
+        A server ends every stream after some minutes, with its connection. Another one then takes
+        it up: documents without an answer are sent again.
+
         Args:
             documents: Read on another thread, only as answers are taken.
             window: Most documents without an answer.
@@ -146,26 +150,26 @@ class Client(Base):
             that meet `Unavailable` or `Overloaded` are sent again, in calls of their own.
 
         Raises:
-            TrunklineError: The stream broke, after the documents without an answer were yielded
-                with the same error. What was not yielded was not analysed.
+            TrunklineError: The stream broke, and others had no answer either; raised after the
+                documents without an answer were yielded with the same error. What was not yielded
+                was not analysed.
             Exception: Whatever `documents` raises, after all before it were yielded.
         """
         check_stream(documents)
         check_timeout(timeout)
-        flow, gate = Flow(window, model, version), _Gate(window)
-        requests = _requests(iter(documents), flow, gate)
-        replies = self._stubs.analysis.AnalyzeStream(requests, **self._arguments(timeout))
+        flow = Flow(window, model, version)
+        source = Source(iter(documents), flow, window)
         broken: TrunklineError | None = None
         try:
-            for reply in replies:
-                document, outcome = flow.answered(reply)
-                gate.release()
-                yield document, self._settled(flow, document, outcome)
-        except grpc.RpcError as error:
-            broken = to_error(error)
+            with closing(self._replies(source, timeout)) as replies:
+                for reply in replies:
+                    document, outcome = flow.answered(reply)
+                    source.release()
+                    yield document, self._settled(flow, document, outcome)
+        except TrunklineError as error:
+            broken = error
         finally:
-            gate.close()
-            replies.cancel()
+            source.close()
         yield from flow.left(broken)
         flow.check(broken)
 
@@ -230,6 +234,28 @@ class Client(Base):
                 pause = attempts.pause(call.placed(to_error(failed)))
             sleep(pause)
 
+    def _replies(
+        self, source: Source, timeout: float | None
+    ) -> Generator[pb.AnalyzeStreamResponse]:
+        """Yields the replies of one stream after another, until all documents are answered."""
+        renewals = Renewals(timeout, lambda: self._attempts(again=True))
+        while True:
+            replies = self._stubs.analysis.AnalyzeStream(
+                source.requests(), **self._arguments(renewals.left)
+            )
+            try:
+                for reply in replies:
+                    renewals.answered()
+                    yield reply
+                return
+            except grpc.RpcError as error:
+                if source.done:
+                    return
+                pause = renewals.pause(to_error(error))
+            finally:
+                replies.cancel()
+            sleep(pause)
+
     def _settled(self, flow: Flow, document: Document, outcome: Outcome) -> Outcome:
         """Asks again for a document of a stream where that makes sense."""
         if not isinstance(outcome, TrunklineError):
@@ -240,38 +266,3 @@ class Client(Base):
             return self._call(flow.alone(document), attempts)[0]
         except TrunklineError as error:
             return error
-
-
-class _Gate:
-    """Holds the sender of a stream until there is room."""
-
-    def __init__(self, window: int) -> None:
-        self._room = threading.Semaphore(window)
-        self._open = True
-
-    def passed(self) -> bool:
-        """Waits for room; returns False if the stream is over."""
-        self._room.acquire()
-        return self._open
-
-    def release(self) -> None:
-        """Makes room for one more."""
-        self._room.release()
-
-    def close(self) -> None:
-        """Ends the sender."""
-        self._open = False
-        self._room.release()
-
-
-def _requests(
-    documents: Iterator[AnyDocument], flow: Flow, gate: _Gate
-) -> Iterator[pb.AnalyzeStreamRequest]:
-    """Yields requests while there is room. Runs on gRPC's thread, which would hide an exception."""
-    with flow.sending():
-        while gate.passed():
-            try:
-                document = next(documents)
-            except StopIteration:
-                return
-            yield flow.request(document)

@@ -49,13 +49,30 @@ class Flow:
         """Returns the request for a document."""
         document = as_document(text)
         name = str(next(self._numbers))
+        self._unanswered[name] = document
+        return self._request(name, document)
+
+    def again(self) -> list[pb.AnalyzeStreamRequest]:
+        """Returns the requests for all documents without an answer, in the order they were sent."""
+        return [self._request(*one) for one in list(self._unanswered.items())]
+
+    @property
+    def unanswered(self) -> int:
+        """Number of documents without an answer."""
+        return len(self._unanswered)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the caller's documents raised something."""
+        return self._failure is not None
+
+    def _request(self, name: str, document: Document) -> pb.AnalyzeStreamRequest:
         request = pb.AnalyzeStreamRequest(id=name)
         try:
             request.request.CopyFrom(request_to_pb([document], self._model, self._version))
         except InvalidInput as error:
             # An empty request is refused: so this document too is answered, when its turn comes.
             self._unsent[name] = error
-        self._unanswered[name] = document
         return request
 
     def answered(self, reply: pb.AnalyzeStreamResponse) -> tuple[Document, Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from time import monotonic
 
 from trunkline.errors import Overloaded, TrunklineError, Unavailable
@@ -47,3 +48,35 @@ class Attempts:
         self._retries -= 1
         self._bound = min(2 * self._bound, _LAST_BOUND)
         return wait
+
+
+class Renewals:
+    """When a stream that broke is opened again: as often as a call is tried, anew after an answer.
+
+    Args:
+        timeout: Seconds for all of it; None for no end.
+        attempts: Makes the tries of a call.
+    """
+
+    def __init__(self, timeout: float | None, attempts: Callable[[], Attempts]) -> None:
+        self._end = None if timeout is None else monotonic() + timeout
+        self._made = attempts
+        self._attempts: Attempts | None = None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end."""
+        return None if self._end is None else max(0.0, self._end - monotonic())
+
+    def answered(self) -> None:
+        """Learns that the stream is of use."""
+        self._attempts = None
+
+    def pause(self, error: TrunklineError) -> float:
+        """Returns the seconds to wait before the next stream.
+
+        Raises:
+            TrunklineError: The error given: another stream makes no sense.
+        """
+        self._attempts = self._attempts or self._made()
+        return self._attempts.pause(error)

@@ -1,7 +1,8 @@
 """Streams of documents, by both clients."""
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from trunkline.errors import (
     Overloaded,
     Unavailable,
 )
+from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.client import AsyncClient, Client
+from trunkline_serve.rpc import server
+from trunkline_serve.rpc.methods import Context
 
 Connect = Callable[..., Any]
 TEXTS = [f"Ada lives in Rome 😀 {at}" for at in range(300)]
@@ -149,13 +153,88 @@ def test_a_broken_stream_hands_out_what_had_no_answer(host: Loop, connect: Conne
     seen: list[Any] = []
     with (
         serving(host, script) as address,
-        connect(address) as client,
+        connect(address, retries=0) as client,
         pytest.raises(Unavailable, match="gone"),
     ):
         client.analyze_stream(["Ada"], each=lambda *one: seen.append(one))
     ((document, error),) = seen
     assert document == Document("Ada")
     assert isinstance(error, Unavailable)
+
+
+class Brittle(Script):
+    """Ends each stream with an error after some answers, and drops the request it has then."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.streams = 0
+        self._answers = answers
+
+    async def AnalyzeStream(
+        self, requests: AsyncIterator[pb.AnalyzeStreamRequest], context: Context
+    ) -> AsyncIterator[pb.AnalyzeStreamResponse]:
+        self.streams += 1
+        left = self._answers
+        async for request in requests:
+            if not left:
+                raise Unavailable("max connection age")
+            left -= 1
+            response = pb.AnalyzeResponse(results=[pb.DocumentResult()])
+            yield pb.AnalyzeStreamResponse(id=request.id, response=response)
+
+
+@pytest.mark.parametrize("window", [1, 4, 64])
+def test_a_stream_that_ends_is_taken_up_by_another(
+    host: Loop, connect: Connect, window: int
+) -> None:
+    script, source = Brittle(10), Source(45)
+    with serving(host, script) as address, connect(address) as client:
+        found = client.analyze_stream(source, window=window)
+    assert sorted(document.text for document, _ in found) == sorted(f"Ada {n}" for n in range(45))
+    assert not any(isinstance(outcome, Exception) for _, outcome in found)
+    assert source.taken == 45
+    assert script.streams == 5
+
+
+def test_a_stream_that_never_answers_is_given_up(host: Loop, connect: Connect) -> None:
+    script = Brittle(0)
+    with (
+        serving(host, script) as address,
+        connect(address, retries=2) as client,
+        pytest.raises(Unavailable),
+    ):
+        client.analyze_stream(TEXTS[:3])
+    assert script.streams == 3
+
+
+def test_documents_may_take_longer_than_a_connection_lives(
+    host: Loop, model: Model, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_CONNECTION_MS", 100)
+    pause = threading.Event()
+
+    def slow() -> Iterator[str]:
+        for text in TEXTS[:5]:
+            pause.wait(0.2)
+            yield text
+
+    with host.serving([model]) as hosted, connect(hosted.address) as client:
+        found = client.analyze_stream(Elsewhere(slow()))
+    assert [result for _, result in found] == model.analyze(TEXTS[:5])
+
+
+class Elsewhere:
+    """Gives documents to whoever asks, waiting for them on threads if asked asynchronously."""
+
+    def __init__(self, documents: Iterator[str]) -> None:
+        self._documents = documents
+
+    def __iter__(self) -> Iterator[str]:
+        return self._documents
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while (text := await asyncio.to_thread(next, self._documents, "")) != "":
+            yield text
 
 
 def test_no_server_breaks_the_stream(connect: Connect) -> None:
