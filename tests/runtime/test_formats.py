@@ -1,15 +1,20 @@
+import copy
 import json
+import random
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.samples import texts
-from trunkline.errors import InvalidInput, NotFound
+from trunkline.errors import InvalidInput, NotFound, TrunklineError
+from trunkline.formats.classified import is_classified, read_classified
 from trunkline.formats.marked import Mark, Marked, longest, overlapping
 from trunkline.formats.notes import Notes
-from trunkline.formats.rows import Reading, as_row, read_row
+from trunkline.formats.rows import Reading, as_row, holds_text, read_row
 from trunkline.formats.schemes import as_iob2
 from trunkline.formats.words import covering, iob2_tags, plain_words
 from trunkline.formats.writers import FORMATS, written
@@ -144,3 +149,75 @@ def test_the_longest_of_overlapping_spans_stays() -> None:
 )
 def test_every_scheme_is_iob2(tags: str, wanted: str) -> None:
     assert as_iob2(tags.split()) == wanted.split()
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "formats"
+CLASSIFIED: list[Any] = [
+    {"text": "a", "options": [{"id": "b"}], "accept": ["b"], "answer": "accept"},
+    {"text": "a", "cats": {"b": 1.0}},
+    {"data": {"text": "a"}, "annotations": [{"result": [{"type": "choices", "value": {}}]}]},
+]
+ODD: list[Any] = [
+    *(None, 0, -1, 1.5, True, "", "x", 1e400, "\ud800", [], {}, [1], ["a"], [None], {"a": 1}),
+    *([[0, 1, "X"]], {"start": 0}, {"text": 1}, [[]], {"labels": [1]}),
+]
+
+
+def golden_rows() -> list[Any]:
+    rows = list(CLASSIFIED)
+    for path in sorted(GOLDEN.iterdir()):
+        text = path.read_text()
+        whole = json.loads(text) if path.suffix == ".json" else None
+        rows += whole if isinstance(whole, list) else [whole]
+        rows += [] if whole is not None else [json.loads(line) for line in text.splitlines()]
+    return rows
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Returns the way to every value inside a value."""
+    keys = value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
+    found = []
+    for key in keys:
+        found += [(*place, key), *places(value[key], (*place, key))]
+    return found
+
+
+def test_whatever_stands_in_a_row_is_read_or_refused_in_one_line() -> None:
+    chosen = random.Random(0)
+    rows = golden_rows()
+    for _ in range(3000):
+        row = copy.deepcopy(chosen.choice(rows))
+        for _ in range(chosen.choice([1, 1, 2])):
+            damage(row, chosen)
+        values = as_row(row)
+        for read in (spans_of, labels_of) if values else ():
+            try:
+                read(values)
+            except TrunklineError as error:
+                assert len(str(error).splitlines()) == 1
+
+
+def damage(row: Any, chosen: random.Random) -> None:
+    """Takes a value out of a row, or puts an odd one in its place."""
+    there = places(row)
+    if not there:
+        return
+    *way, last = chosen.choice(there)
+    for key in way:
+        row = row[key]
+    if isinstance(row, dict) and chosen.random() < 0.3:
+        del row[last]
+    else:
+        row[last] = copy.deepcopy(chosen.choice(ODD))
+
+
+def spans_of(values: Any) -> None:
+    notes = Notes("data")
+    if holds_text(values, None):
+        list(read_row(values, "here", Reading(), notes))
+    notes.check()
+
+
+def labels_of(values: Any) -> None:
+    if is_classified(values):
+        read_classified(values, "here", None, None, Notes("data"))

@@ -57,10 +57,10 @@ def read_classified(
             return None
         return Classified(label_studio.text_of(values["data"], where, text), found)
     answer = values.get("answer")
-    if answer in SKIPPED_ANSWERS:
+    if isinstance(answer, str) and answer in SKIPPED_ANSWERS:
         notes.add(f"texts skipped, which the annotator {SKIPPED_ANSWERS[answer]}", where)
         return None
-    given = _flat(values, control)
+    given = _flat(values, where, control)
     if given is None:
         notes.add("texts skipped, which have no label", where)
         return None
@@ -70,12 +70,14 @@ def read_classified(
     return Classified(body, given)
 
 
-def _flat(values: Mapping[str, Any], key: str | None) -> list[Any] | None:
+def _flat(values: Mapping[str, Any], where: str, key: str | None) -> list[Any] | None:
     """Returns the labels of a row of Prodigy or spaCy."""
     cats = values.get("cats")
     if key is None and isinstance(cats, Mapping):
-        return [name for name, value in cats.items() if float(value) >= _FITS]
-    if key is None and "options" in values:
-        return list(values.get("accept") or [])
-    label = values.get(key or "label")
-    return label if isinstance(label, list) else None if label is None else [label]
+        if not all(isinstance(value, int | float) for value in cats.values()):
+            raise DataError(where, f"cats must be numbers, not {cats!r:.60}")
+        return [name for name, value in cats.items() if value >= _FITS]
+    label = values.get("accept") or [] if key is None and "options" in values else None
+    if label is None:
+        label = values.get(key or "label")
+    return label if isinstance(label, list) or label is None else [label]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,14 @@ def regions(task: Values, where: str, control: str | None, notes: Notes) -> list
     Raises:
         DataError: There are several controls, or what was marked is not plain text.
     """
-    annotation = _chosen(task, where, control, notes)
-    return None if annotation is None else _marked(annotation, where, control)
+    results = _chosen(task, where, notes)
+    if results is None:
+        return None
+    kinds = [one.get("type") for one in results]
+    if "hypertextlabels" in kinds or "paragraphlabels" in kinds:
+        reason = "marks HTML or a dialogue, where offsets are not into the text"
+        raise DataError(where, f"{reason}; only tasks of the tag Text are read")
+    return _values(results, "labels", where, control)
 
 
 def choices(task: Values, where: str, control: str | None, notes: Notes) -> list[str] | None:
@@ -72,11 +79,13 @@ def choices(task: Values, where: str, control: str | None, notes: Notes) -> list
     Raises:
         DataError: There are several controls.
     """
-    annotation = _chosen(task, where, control, notes)
-    if annotation is None:
+    results = _chosen(task, where, notes)
+    if results is None:
         return None
-    results = _of_control(annotation, "choices", where, control)
-    found = [choice for one in results for choice in one["value"].get("choices", [])]
+    lists = [one.get("choices") for one in _values(results, "choices", where, control)]
+    if not all(isinstance(one, list) for one in lists):
+        raise DataError(where, f"choices must be lists, not {lists!r:.60}")
+    found = [choice for one in lists for choice in one or ()]
     if not found:
         notes.add("texts skipped, which have no annotation", where)
     return found or None
@@ -102,57 +111,56 @@ def text_of(data: Values, where: str, key: str | None, pieces: Sequence[str] = (
     return found[0]
 
 
-def _chosen(task: Values, where: str, control: str | None, notes: Notes) -> Values | None:
-    """Returns the annotation that counts: the ground truth, else the latest."""
-    given = task.get("annotations", task.get("completions")) or []
-    live = []
-    for one in given:
-        if one.get("was_cancelled") or one.get("skipped"):
-            notes.add("annotations skipped, which the annotator cancelled", where)
-        else:
-            live.append(one)
+def _chosen(task: Values, where: str, notes: Notes) -> list[Values] | None:
+    """Returns the results of the annotation that counts: the ground truth, else the latest."""
+    given = _tables(task.get("annotations", task.get("completions")), where, "annotations")
+    live = [one for one in given if not (one.get("was_cancelled") or one.get("skipped"))]
+    for _ in range(len(given) - len(live)):
+        notes.add("annotations skipped, which the annotator cancelled", where)
     if not live:
         if not given:
             notes.add("texts skipped, which have no annotation", where)
         return None
     truths = [one for one in live if one.get("ground_truth")]
-    latest: Values = max(
-        truths or live, key=lambda one: str(one.get("updated_at", one.get("created_at")))
-    )
-    if len(live) > 1 and any(_said(one) != _said(latest) for one in live):
+    latest = max(truths or live, key=_changed)
+    results = {id(one): _tables(one.get("result"), where, "result") for one in live}
+    wanted = results[id(latest)]
+    if any(_said(one) != _said(wanted) for one in results.values()):
         kept = "the ground truth" if truths else "the latest"
         notes.add(f"texts whose annotators differ, where {kept} counts", where)
-    return latest
+    return wanted
+
+
+def _tables(value: Any, where: str, name: str) -> list[Values]:
+    """Returns a list of objects, none where there is null."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+        raise DataError(where, f"{name} must be a list of objects, not {value!r:.60}")
+    return value
 
 
 def _changed(annotation: Values) -> str:
     return str(annotation.get("updated_at", annotation.get("created_at", "")))
 
 
-def _said(annotation: Values) -> set[str]:
+def _said(results: list[Values]) -> set[str]:
     """Returns what an annotator said, to compare."""
     return {
-        repr((one.get("from_name"), sorted(one["value"].items(), key=str)))
-        for one in annotation.get("result") or []
-        if isinstance(one.get("value"), Mapping)
+        json.dumps([one.get("from_name"), one["value"]], sort_keys=True)
+        for one in results
+        if "value" in one
     }
 
 
-def _marked(annotation: Values, where: str, control: str | None) -> list[Values]:
-    kinds = {one.get("type") for one in annotation.get("result") or []}
-    if "hypertextlabels" in kinds or "paragraphlabels" in kinds:
-        reason = "marks HTML or a dialogue, where offsets are not into the text"
-        raise DataError(where, f"{reason}; only tasks of the tag Text are read")
-    return [one["value"] for one in _of_control(annotation, "labels", where, control)]
-
-
-def _of_control(
-    annotation: Values, kind: str, where: str, control: str | None
+def _values(
+    results: list[Values], kind: str, where: str, control: str | None
 ) -> list[Mapping[str, Any]]:
-    """Returns the results of a kind, from one control."""
-    results = [one for one in annotation.get("result") or [] if one.get("type") == kind]
-    names = list(dict.fromkeys(str(one.get("from_name")) for one in results))
+    """Returns the values of the results of a kind, from one control."""
+    fitting = [one for one in results if one.get("type") == kind]
+    names = list(dict.fromkeys(str(one.get("from_name")) for one in fitting))
     if control is None and len(names) > 1:
         reason = f"was annotated with several controls: {', '.join(names)}"
         raise DataError(where, f"{reason}; choose one: column = {names[0]!r}")
-    return [one for one in results if control in (None, one.get("from_name"))]
+    chosen = [one for one in fitting if control in (None, one.get("from_name"))]
+    return _tables([one.get("value") for one in chosen], where, "values")

@@ -99,7 +99,10 @@ def _found(values: Mapping[str, Any], where: str, how: Reading, notes: Notes) ->
         return _task(values, where, how, notes)
     if spacy.is_document(values):
         pairs = spacy.paragraphs(values, where, notes)
-        return [_Found(text, [Raw(*one) for one in spans], _POINTS) for text, spans in pairs]
+        return [
+            _Found(text, [raw for one in spans for raw in _raws(one, where, notes)], _POINTS)
+            for text, spans in pairs
+        ]
     return _flat(values, where, how, notes)
 
 
@@ -208,6 +211,8 @@ def _is_whole(value: object) -> bool:
 def _checked(found: _Found, where: str, how: Reading, notes: Notes) -> Marked:
     """Returns a text with spans in code points, in order, checked against it."""
     text = found.text
+    if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
+        raise DataError(where, "is not valid Unicode (it holds lone surrogates); mend the text")
     offsets = OffsetMap(text, _unit(found, where, how, notes))
     marks: list[Mark] = []
     for raw in found.spans:

@@ -9,7 +9,7 @@ from trunkline.errors import DataError
 from trunkline.formats.notes import Notes
 from trunkline.formats.schemes import as_iob2
 
-Spans = list[tuple[int, int, str]]
+Spans = list[Any]  # start, end and label each, as they stand there
 
 
 def is_document(values: Mapping[str, Any]) -> bool:
@@ -29,7 +29,7 @@ def paragraphs(
         place = f"{where}, paragraph {at + 1}"
         try:
             found = _entities(paragraph, place)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise DataError(place, f"is not spaCy's JSON: {error!r}") from None
         if found is None:
             notes.add("texts skipped, which have no annotation", place)
@@ -45,12 +45,13 @@ def _entities(paragraph: Mapping[str, Any], where: str) -> tuple[str, Spans] | N
         text = "".join(
             word + one.get("space", " ") for word, one in zip(words, tokens, strict=True)
         )
-    tags = [token["ner"] for token in tokens if "ner" in token]
-    if "-" in tags:  # spaCy's sign of a token that nobody has looked at
-        return None
-    if "entities" in paragraph:
-        return text, [(start, end, label) for start, end, label in paragraph["entities"]]
-    if not tags:
+    if not isinstance(text, str):
+        raise DataError(where, f"'raw' must be a text, not {text!r:.60}")
+    tags = [token.get("ner", "-") for token in tokens]
+    is_open = "-" in tags  # spaCy's sign of a token that nobody has looked at
+    if "entities" in paragraph and not (is_open and tags and "ner" in tokens[0]):
+        return text, paragraph["entities"]
+    if is_open or not tags:
         return None
     return text, _joined(_places(text, words, where), as_iob2(tags))
 
