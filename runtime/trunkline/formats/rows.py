@@ -100,7 +100,11 @@ def _found(values: Mapping[str, Any], where: str, how: Reading, notes: Notes) ->
     if spacy.is_document(values):
         pairs = spacy.paragraphs(values, where, notes)
         return [
-            _Found(text, [raw for one in spans for raw in _raws(one, where, notes)], _POINTS)
+            _Found(
+                text,
+                [raw for one in _listed(spans, where) for raw in _raws(one, where, notes)],
+                _POINTS,
+            )
             for text, spans in pairs
         ]
     return _flat(values, where, how, notes)
