@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from trunkline.errors import DeadlinePassed, Unavailable
+from trunkline_serve.faults import contained
 
 T = TypeVar("T")
 
@@ -115,8 +116,8 @@ class Apart:
             return True
         try:
             result, error = piece.work(), None
-        except Exception as failed:
-            result, error = None, failed
+        except BaseException as failed:  # native code may panic; the thread goes on
+            result, error = None, contained(failed)
         self._learn((monotonic() - begin) / piece.size)
         _settle(piece, result, error)
         return True

@@ -312,7 +312,7 @@ class Engine:
         """Tells of a call that fails."""
         try:
             yield
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             reason = _REASONS.get(type(error), "INTERNAL")
             spent = perf_counter_ns() - call.begin
             self.events.failed(Failed(call.model, reason, call.stage, spent))

@@ -21,6 +21,7 @@ from trunkline.errors import RuntimeFault, Unavailable
 from trunkline.kinds import Output
 from trunkline.runner import RowOutputs
 from trunkline_serve.events import BatchRan, Listener
+from trunkline_serve.faults import contained
 from trunkline_serve.precedence import go_first
 from trunkline_serve.turns import Batch, Job, Outcome, Queue, Ran
 
@@ -229,7 +230,7 @@ class Scheduler:
             for job in jobs:
                 self._queue.kill(job)
         self._listener.lane_failed()
-        return [(job, _fault(error)) for job in jobs]
+        return [(job, contained(error)) for job in jobs]
 
     def _learn(self, ended: list[Outcome]) -> None:
         """Compares how long calls took with what was expected."""
@@ -257,7 +258,7 @@ class Scheduler:
         if len(jobs) == 1:
             with self._ready:
                 self._queue.kill(jobs[0])
-            return [(jobs[0], _fault(error) if isinstance(error, StopIteration) else error)]
+            return [(jobs[0], contained(error))]
         finished: list[Outcome] = []
         for job in jobs:
             parts = [part for part in batch.parts if part[0] is job]
@@ -304,13 +305,6 @@ def _share_out(batch: Batch, values: Sequence[RowOutputs], begin: int, end: int)
             queued = job.begun_ns - job.arrived_ns
             finished.append((job, Ran(job.results, queued, end - job.begun_ns)))
     return finished
-
-
-def _fault(error: BaseException) -> RuntimeFault:
-    """Returns a fault for any error: some cannot be a future's, others would end an event loop."""
-    fault = RuntimeFault(f"computing failed: {type(error).__name__}: {error}")
-    fault.__cause__ = error
-    return fault
 
 
 def _post(outcomes: list[Outcome]) -> None:

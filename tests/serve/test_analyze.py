@@ -152,3 +152,29 @@ def test_every_kind_of_text_task_has_a_message() -> None:
     assert set(ANNOTATIONS) == text_kinds
     fields = {field.name for field in pb.TaskResult.DESCRIPTOR.oneofs_by_name["annotations"].fields}
     assert {one.field for one in ANNOTATIONS.values()} == fields
+
+
+class Panic(BaseException):
+    """As what native code panics with: no Exception."""
+
+
+@pytest.mark.parametrize("words", [1, 2000])  # done on the event loop, and on a thread
+def test_a_panic_ends_its_own_call_alone(host: Loop, bundle: Path, words: int) -> None:
+    model, _ = watched(bundle)
+    request = pb.AnalyzeRequest(documents=[pb.Document(text="Rome " * words, tasks=["topic"])])
+    prepare = model.pipeline.prepare
+
+    def panic(*given: object) -> object:
+        raise Panic("tokenizer")
+
+    with host.serving([model]) as hosted, grpc.insecure_channel(hosted.address) as channel:
+        stub = AnalysisServiceStub(channel)
+        model.pipeline.prepare = panic  # type: ignore[method-assign]
+        streamed = stub.AnalyzeStream(iter([pb.AnalyzeStreamRequest(request=request)]))
+        with pytest.raises(grpc.RpcError) as unary:
+            stub.Analyze(request, timeout=PATIENCE)
+        assert unary.value.code() is grpc.StatusCode.INTERNAL
+        assert next(streamed).error.code == grpc.StatusCode.INTERNAL.value[0]
+        model.pipeline.prepare = prepare  # type: ignore[method-assign]
+        assert stub.Analyze(request, timeout=PATIENCE).results
+        assert hosted.engine.in_flight == 0

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from trunkline.errors import InvalidInput
+from trunkline_serve.faults import ENDING
 from trunkline_serve.observe.calls import Call, Calls
 from trunkline_serve.rpc.counting import holds_more
 from trunkline_serve.rpc.status import to_status
@@ -101,7 +102,9 @@ def _answering(method: Unary, read: Read, follow: _Follow) -> Handled:
         with follow(context) as call:
             try:
                 return await method(await read(data), context)
-            except Exception as error:
+            except ENDING:
+                raise
+            except BaseException as error:  # native code may panic, and gRPC would let it hang
                 status = _status(error, call)
             await context.abort_with_status(status)
             raise AssertionError("abort returned")
@@ -118,14 +121,16 @@ def _streaming(method: Stream, read: Read, follow: _Follow) -> Stream:
                 async for reply in method(_readable(requests, read), context):
                     yield reply
                 return
-            except Exception as error:
+            except ENDING:
+                raise
+            except BaseException as error:  # native code may panic, and gRPC would let it hang
                 status = _status(error, call)
             await context.abort_with_status(status)
 
     return answer
 
 
-def _status(error: Exception, call: Call) -> grpc.Status:
+def _status(error: BaseException, call: Call) -> grpc.Status:
     """Returns the status that ends a call."""
     status: Any = to_status(error)
     call.status = status.code.name

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
+from trunkline_serve.faults import ENDING, contained
 from trunkline_serve.security.guard import Meter
 
 Asked = TypeVar("Asked")
@@ -41,8 +42,10 @@ async def replies(
         try:
             meter.charge()
             return await answer(request)
-        except Exception as error:
-            return failed(request, error)
+        except ENDING:
+            raise
+        except BaseException as error:  # native code may panic
+            return failed(request, contained(error))
 
     def start(work: Coroutine[Any, Any, Reply | None], *, when_done: bool) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -117,8 +117,8 @@ TABLE = (
 )
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _BY_REASON = {row.reason: row for row in TABLE}
-# gRPC itself answers with these when there is no server, when one ends just as a call comes in, or
-# when there is no answer in time.
+# gRPC itself answers with these when there is no server, when something in between cancels a call,
+# or when there is no answer in time.
 _BARE: dict[grpc.StatusCode, type[TrunklineError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.CANCELLED: Unavailable,
@@ -126,13 +126,13 @@ _BARE: dict[grpc.StatusCode, type[TrunklineError]] = {
 }
 
 
-def to_status(error: Exception) -> grpc.Status:
+def to_status(error: BaseException) -> grpc.Status:
     """Returns the status of an error, and logs it if it is not one of the table."""
     packed: grpc.Status = rpc_status.to_status(status_of(error))
     return packed
 
 
-def status_of(error: Exception) -> status_pb2.Status:
+def status_of(error: BaseException) -> status_pb2.Status:
     """Does the same, for a status that travels as a message."""
     for row in TABLE:
         if isinstance(error, row.error):
