@@ -13,15 +13,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import lt
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from trunkline.bounds import part_at_space, token_bounds
+from trunkline.coverage import check_coverage, give_whole_offsets, parts_at_space
 from trunkline.errors import InvalidInput
 
 Ints = NDArray[np.int64]
@@ -49,9 +49,10 @@ class Tokens:
         text: The original text.
         ids: [N] vocabulary ids.
         starts: [N] first character of each token, in code points; white space is not counted in.
-        ends: [N] one past the last character, combining marks included; a token of white space
-            alone is empty and stands at the next one.
-        units: [N] index of the word (the tokenizer's pre-token) each token belongs to.
+        ends: [N] one past the last character, with what the tokenizer dropped behind it; a token
+            of white space alone is empty and stands at the next one.
+        units: [N] number of the word each token belongs to: the tokenizer's pre-token, joined with
+            those that share a character with it.
     """
 
     text: str
@@ -160,6 +161,10 @@ class TextEncoder:
         tokenizer: Its truncation and padding settings are dropped: a text is never cut here.
         max_length: Longest row, special tokens included.
         overlap: Tokens that neighbouring windows share.
+
+    Raises:
+        Uncovered: The tokenizer leaves out a character of a paragraph that is tried.
+        ValueError: The overlap does not fit the rows, or special tokens stand inside texts.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, overlap: int) -> None:
@@ -169,6 +174,10 @@ class TextEncoder:
         self._tokenizer.no_padding()
         # A text that says "[SEP]" must not become a separator.
         self._tokenizer.encode_special_tokens = True
+        self._last = self._tokenizer.post_processor
+        give_whole_offsets(self._tokenizer)
+        check_coverage(self._tokenizer)
+        self._parts = parts_at_space(self._tokenizer)
         self._single = _probe(self._tokenizer, pair=False)
         self._pair = _probe(self._tokenizer, pair=True)
         placed = np.concatenate(self._single.ids + self._pair.ids).tolist()
@@ -190,7 +199,9 @@ class TextEncoder:
 
     def to_json(self) -> str:
         """Returns the `tokenizer.json` text, without truncation and padding."""
-        return str(self._tokenizer.to_str(pretty=True))
+        described = Tokenizer.from_str(self._tokenizer.to_str())
+        described.post_processor = self._last
+        return str(described.to_str(pretty=True))
 
     def tokenize(self, text: str, field: str = "text") -> Tokens:
         """Tokenises a whole text; one of white space alone has no tokens.
@@ -220,14 +231,15 @@ class TextEncoder:
         return [self._tokens(*pair) for pair in zip(texts, encodings, strict=True)]
 
     def _tokens(self, text: str, encoding: Encoding) -> Tokens:
-        starts, ends = _visible_bounds(text, encoding.offsets)
-        units = np.array([-1 if unit is None else unit for unit in encoding.word_ids], np.int64)
+        bounds = token_bounds(text, encoding.offsets, encoding.word_ids)
+        if not self._parts:
+            bounds = part_at_space(bounds)
         ids = encoding.ids
         # Vocabularies of sentencepiece hold separators and padding as words: a text must not write
         # them. Padding in a text would also shift the positions of what follows in RoBERTa's kin.
         if not self._special.isdisjoint(ids):
             ids = [self._unknown if one in self._special else one for one in ids]
-        return Tokens(text, np.array(ids, np.int64), starts, ends, units)
+        return Tokens(text, np.array(ids, np.int64), *bounds)
 
     @cached_property
     def _unknown(self) -> int:
@@ -280,53 +292,6 @@ def _added(tokenizer: Tokenizer) -> list[int]:
 def _broken(text: str) -> bool:
     """Tells if a text holds lone surrogates."""
     return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _visible_bounds(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
-    """Returns starts and ends of tokens that may count white space in, as `Tokens` has them."""
-    # Lists and plain loops here: on texts of a few dozen tokens, numpy takes longer to begin.
-    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
-    if not _all_visible(text, starts, ends):
-        offsets = _moved(text, [_visible(text, *bounds) for bounds in offsets])
-        starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
-    if not text.isascii():
-        ends = _with_marks(text, starts, ends)
-    return np.array(starts, np.int64), np.array(ends, np.int64)
-
-
-def _all_visible(text: str, starts: Sequence[int], ends: Sequence[int]) -> bool:
-    """Tells if no token is empty, and none begins or ends with white space."""
-    if not all(map(lt, starts, ends)):
-        return False
-    edges = {*map(text.__getitem__, starts), *[text[end - 1] for end in ends]}
-    return not any(map(str.isspace, edges))
-
-
-def _visible(text: str, start: int, end: int) -> tuple[int, int]:
-    """Returns the bounds without white space, which some tokenizers count to the next word."""
-    piece = text[start:end]
-    start = end - len(piece.lstrip())
-    return start, start + len(piece.strip())
-
-
-def _moved(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Moves empty tokens to where the next one begins, or to the end of the text."""
-    moved: list[tuple[int, int]] = []
-    after = len(text)
-    for start, end in reversed(offsets):
-        after = min(after, start) if start < end else after
-        moved.append((start, end) if start < end else (after, after))
-    return moved[::-1]
-
-
-def _with_marks(text: str, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Moves ends behind the combining marks that the tokenizer dropped, so that none is cut off."""
-    moved = list(ends)
-    limits = [*starts[1:], len(text)]
-    for at, limit in enumerate(limits[: len(moved)]):
-        while moved[at] < limit and category(text[moved[at]]).startswith("M"):
-            moved[at] += 1
-    return moved
 
 
 def _windows(total: int, room: int, overlap: int) -> list[_Window]:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -13,10 +14,12 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     RobertaConfig,
+    RobertaTokenizerFast,
     T5Config,
 )
 
 from tests.small import POSITIONS, Corpus, bert, save_encoder, wordpiece
+from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.model import pretrained
@@ -294,3 +297,21 @@ def test_rows_without_room_are_refused(corpus: Corpus, rows: RowsConfig) -> None
 def test_positions_of_roberta_begin_after_padding() -> None:
     for config in (RobertaConfig, MPNetConfig):
         assert longest_row(config(max_position_embeddings=514), pad_id=1) == 512
+
+
+def test_an_added_token_leaves_a_comma_behind_it_to_roberta() -> None:
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *pre_tokenizers.ByteLevel.alphabet()]
+    vocabulary = {piece: at for at, piece in enumerate([*pieces, "Ġ,"])}
+    tokenizer = RobertaTokenizerFast(vocab=vocabulary, merges=[("Ġ", ",")], add_prefix_space=True)
+    tokenizer.add_tokens(["COVID-19"])
+    tokens = TextEncoder(tokenizer.backend_tokenizer, 64, 8).tokenize("in COVID-19, A city")
+    bounds = zip(tokens.words.starts, tokens.words.ends, strict=True)
+    assert [tokens.text[a:b] for a, b in bounds] == ["in", "COVID-19", ",", "A", "city"]
+
+
+def test_an_encoder_whose_tokenizer_leaves_characters_out_is_refused(tmp_path: Path) -> None:
+    tokenizer = wordpiece()
+    tokenizer.normalizer = normalizers.Replace(Regex(r"\d"), "")
+    save_encoder(tmp_path, bert(), tokenizer)
+    with pytest.raises(ConfigError, match=r"^encoder: the tokenizer leaves out '1' of 'In 1984,"):
+        text_encoder(load_pretrained(str(tmp_path)), RowsConfig(32, 8))

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from trunkline.coverage import Uncovered
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
 from trunkline_train.model.architectures import check_config, check_encoder
@@ -171,13 +172,15 @@ def text_encoder(pretrained: Pretrained, rows: RowsConfig) -> TextEncoder:
     """Returns the encoder of texts; refuses rows longer than the model's positions.
 
     Raises:
-        ConfigError: The rows do not fit the model.
+        ConfigError: The rows do not fit the model, or its tokenizer leaves characters out.
     """
     most = longest_row(pretrained.encoder.config, pretrained.pad_id)
     if rows.max_length > most:
         raise ConfigError(f"rows.max_length: {rows.max_length} is over the encoder's {most} tokens")
     try:
         return TextEncoder(pretrained.tokenizer, rows.max_length, rows.overlap)
+    except Uncovered as error:
+        raise ConfigError(f"encoder: {error}") from None
     except ValueError as error:
         raise ConfigError(f"rows: {error}") from None
 
