@@ -101,7 +101,7 @@ class DataFolder:
 
 
 def _examples(kind: str, path: Path) -> Sequence[Any]:
-    return load_test(TaskConfig(kind, train=(), test=(str(path),)), "test")
+    return load_test(TaskConfig(kind, train=str(path), test=str(path)), "test")
 
 
 def _shuffled(examples: Sequence[Any], random: np.random.Generator) -> Iterator[Any]:

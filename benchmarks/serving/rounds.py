@@ -15,6 +15,7 @@ from trunkline_serve.bench.load import Extent
 from trunkline_serve.bench.report import figures
 from trunkline_serve.bench.rounds import MOST_STOLEN, Plan, measure
 from trunkline_serve.bench.texts import SHORT
+from trunkline_serve.client.options import Options
 
 
 @dataclass
@@ -72,10 +73,24 @@ def overhead_ms(served: Served, model: Model) -> float:
     """Returns p50 of an unloaded call minus that in process minus that of an empty call."""
     target = served.server.target
     assert isinstance(target, GrpcTarget)
-    plan = Plan(target.address, model, [SHORT], [1], Extent(0, 1), 1)
+    plan = Plan(_reached(target.address), model, [SHORT], [1], Extent(0, 1), 1)
     with served.server.turn():
         found = asyncio.run(measure(plan, lambda line: None))
     return round(float(figures(found, 1)["overhead_ms"]), 3)
+
+
+def _reached(address: str) -> Options:
+    return Options(
+        target=address,
+        timeout=60.0,
+        retries=0,
+        concurrency=1,
+        keepalive=None,
+        wait_for_ready=False,
+        tls=None,
+        token=None,
+        insecure_token=False,
+    )
 
 
 def kept(rounds: Sequence[Round]) -> list[Round]:
