@@ -207,7 +207,8 @@ def test_a_model_that_has_learned_nothing_is_refused_in_one_line(
     untaught = untaught_copy(trained, tmp_path)
     monkeypatch.setattr(variants, "padded_model", None)  # refused before any graph is made
     assert main(["export", str(untaught), "--out", str(tmp_path / "bundle")]) == 2
-    (told,) = capsys.readouterr().err.splitlines()
+    *read, told = capsys.readouterr().err.splitlines()
+    assert read[0].startswith("read ")
     assert "gate ner: the trained model reaches f1 0.00 on 20 dev examples, guessing" in told
     assert "guessing without reading them 0.00; train longer" in told
     assert not (tmp_path / "bundle").exists()

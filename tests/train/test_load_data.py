@@ -85,11 +85,13 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def test_second_run_neither_reads_nor_encodes_training_data(
-    load: Load, monkeypatch: pytest.MonkeyPatch
+    load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = load()
     forbid(monkeypatch, "read_splits", "each_feature")
+    capsys.readouterr()
     assert load().spec == first.spec
+    assert "ner.train: 60 rows that an earlier run encoded, from " in capsys.readouterr().err
 
 
 def test_dev_data_is_held_out_beside_cached_rows(

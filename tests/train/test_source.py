@@ -288,3 +288,112 @@ def test_dev_label_that_training_never_had_is_named(corpus: Corpus, tmp_path: Pa
     (tmp_path / "dev").write_text("it O\n\nthe O\nAlps B-MISC\n")
     with pytest.raises(DataError, match=r"dev:4: label 'B-MISC' is not in the training data"):
         read_splits(tokens(str(corpus.folder / "ner.train"), dev=str(tmp_path / "dev")))
+
+
+def told(capsys: pytest.CaptureFixture[str], folder: Path) -> list[str]:
+    """Returns what was printed, without the folder."""
+    return capsys.readouterr().err.replace(f"{folder}/", "").splitlines()
+
+
+TELLS = {
+    "reviews.csv": (
+        "text-classification",
+        "review;sentiment;\nGood;pos;\nBad;neg;\nSo;;\nFine;pos;!\n \t;pos;\n",
+        {},
+        [
+            "read reviews.csv: 4 rows, text = review, label = sentiment (2 labels: neg, pos),"
+            " columns apart by ';'",
+            "reviews.csv: rows left out, which have no 'sentiment': 1 (line 4)",
+            "reviews.csv: rows with something in a column without a name, which is not read: 1"
+            " (line 5)",
+            "reviews.csv: rows without any text, which train nothing: 1 (line 6)",
+        ],
+    ),
+    "topics.csv": (
+        "text-classification",
+        "a,Rain.,Sun.\na,Goal!,!\n",
+        {},
+        ["read topics.csv: 2 rows, text = 1 + 2, label = 0 (1 label: a), no header"],
+    ),
+    "pairs.jsonl": (
+        "text-classification",
+        '{"text": "a", "text_pair": "b", "label": "-"}\n',
+        {"options": {"pair": True}},
+        ["read pairs.jsonl: 1 row, text = text, text_pair = text_pair, label = label (1 label: -)"],
+    ),
+    "ner.conll": (
+        "token-classification",
+        "-DOCSTART- O\n\n# id 1\nAda B-PER\nin O\nBern B-LOC\n\n# id 2\n\nBern I-LOC\n",
+        {},
+        [
+            "read ner.conll: 2 sentences, 4 words, text = 0, labels = -1"
+            " (3 spans, 2 types: LOC, PER)",
+            "ner.conll: lines skipped, which begin a document: 1 (line 1)",
+            "ner.conll: lines skipped, which are comments: 2 (line 3, line 8)",
+        ],
+    ),
+    "none.conll": (
+        "token-classification",
+        "Ada O\n",
+        {},
+        ["read none.conll: 1 sentence, 1 word, text = 0, labels = -1 (0 spans, every word is O)"],
+    ),
+    "ud.conllu": (
+        "token-classification",
+        "# text = don't\n1-2\tdon't"
+        + "\t_" * 8
+        + "\n1\tdo\t_\tAUX"
+        + "\t_" * 6
+        + "\n2\tn't\t_\tPART"
+        + "\t_" * 6
+        + "\n2.1\tgo"
+        + "\t_" * 8
+        + "\n\n1\tgo"
+        + "\t_" * 8
+        + "\n",
+        {"options": {"aggregation": "tags"}},
+        [
+            "read ud.conllu: 1 sentence, 2 words, text = form, labels = upos (2 tags: AUX, PART)",
+            "ud.conllu: lines skipped, which are tokens of several words, read one by one:"
+            " 1 (line 2)",
+            "ud.conllu: lines skipped, which are empty nodes: 1 (line 5)",
+            "ud.conllu: rows left out, which have no 'upos': 1 (line 7)",
+        ],
+    ),
+    "qa.jsonl": (
+        "question-answering",
+        '{"context": "a", "question": "b", "answers": []}\n{"context": "a", "question": "b"}\n',
+        {},
+        [
+            "read qa.jsonl: 1 question, context = context, answers = answers (1 without an answer)",
+            "qa.jsonl: rows left out, which have no 'answers': 1 (line 2)",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TELLS)
+def test_what_was_read_and_what_was_not_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    kind, content, options, lines = TELLS[name]
+    (tmp_path / name).write_text(content)
+    load_test(TaskConfig(kind, "x", test=str(tmp_path / name), **options), "test")
+    assert told(capsys, tmp_path) == lines
+
+
+def test_names_for_labels_that_there_are_not_are_told(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"PER": "person", "Location": "place"}
+    read_splits(tokens(str(corpus.folder / "ner.train"), label_names=names))
+    last = told(capsys, corpus.folder)[-1]
+    assert last == "ner.train: no label is 'Location', for which label_names has another name"
+
+
+def test_of_several_processes_the_first_tells(
+    corpus: Corpus, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    read_splits(tokens(str(corpus.folder / "ner.train")))
+    assert capsys.readouterr().err == ""

@@ -32,11 +32,13 @@ class Notes:
 
     Attributes:
         texts, spans: How many were read.
+        facts: What was found out about the source's form.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.texts = self.spans = 0
+        self.facts: list[str] = []
         self._notes: dict[str, _Places] = {}
         self._faults: dict[str, _Places] = {}
         self._seen: dict[str, int] = {}
@@ -48,7 +50,14 @@ class Notes:
             reason: E.g. `texts skipped, which the annotator rejected`; a mend may follow after `;`.
             where: The place.
         """
-        self._notes.setdefault(reason, _Places()).add(where)
+        # The source stands at the beginning of the line: what remains is the place in it.
+        place = where.removeprefix(self.source).lstrip(": ")
+        place = f"line {place}" if place[:1].isdigit() else place
+        self._notes.setdefault(reason, _Places()).add(place or where)
+
+    def fact(self, fact: str) -> None:
+        """Notes something about the form of the source, e.g. `no header`."""
+        self.facts.append(fact)
 
     def fault(self, reason: str, where: str) -> None:
         """Notes something for which the source is refused once all of it was read."""

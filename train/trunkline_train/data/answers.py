@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from trunkline.errors import DataError
+from trunkline.formats.notes import Notes
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.examples import AnswerExample
 from trunkline_train.data.files import read_text
-from trunkline_train.data.reader import Format, Reader
+from trunkline_train.data.reader import Format, Reader, amount
 from trunkline_train.data.records import Record
 from trunkline_train.data.tables import read_jsonl, read_parquet
 
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 
 
-def read_squad(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_squad(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the questions of a SQuAD JSON file (v1.1, v2.0), in the hub's flat layout.
 
     Raises:
@@ -50,6 +51,13 @@ class AnswerReader(Reader):
         ".jsonl": read_jsonl,
         ".parquet": read_parquet,
     }
+
+    def summary(self, record: Record, examples: Sequence[AnswerExample]) -> str:
+        """Returns how many questions there are, and how many the context does not answer."""
+        unanswered = sum(not example.answers for example in examples)
+        context = self.task.texts[0] if self.task.texts else "context"
+        columns = f"context = {context}, answers = {self.column(record)}"
+        return f"{amount(len(examples), 'question')}, {columns} ({unanswered:,} without an answer)"
 
     def column(self, record: Record) -> Column:
         """Returns the column given, or `answers`."""

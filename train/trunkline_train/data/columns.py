@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trunkline.errors import DataError
+from trunkline.formats.notes import Notes
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.files import read_lines
 from trunkline_train.data.records import Record, numbered
@@ -23,7 +24,7 @@ _IOB = re.compile(r"O|[A-Z]-.+")
 Line = tuple[int, list[str]]  # number, fields
 
 
-def read_columns(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_columns(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the sentences of a CoNLL column file, their columns by number.
 
     One token a line, columns apart by blanks or tabs, sentences by empty lines; `-DOCSTART-` lines
@@ -37,7 +38,7 @@ def read_columns(path: Path, task: TaskConfig) -> Iterator[Record]:
     if shape.width == 1:
         raise DataError(path, "has one column; words and labels need two", shape.first)
     for sentence in _sentences(lines):
-        tokens = list(_tokens(sentence, shape))
+        tokens = list(_tokens(path, sentence, shape, notes))
         for number, fields in tokens:
             if len(fields) != shape.width:
                 reason = f"has {len(fields)} columns, the lines before have {shape.width}"
@@ -73,12 +74,18 @@ def _shape(lines: Iterable[tuple[int, str]]) -> _Shape:
     return _Shape(first, len(_fields(line)), "\t" in line, labels)
 
 
-def _tokens(sentence: Iterable[tuple[int, str]], shape: _Shape) -> Iterator[Line]:
+def _tokens(
+    path: Path, sentence: Iterable[tuple[int, str]], shape: _Shape, notes: Notes
+) -> Iterator[Line]:
     """Yields the lines of a sentence that are tokens."""
     begun = False
     for number, line in sentence:
         fields = _fields(line)
-        if fields[0] != _DOCUMENT and not _is_comment(line, fields, shape, begun):
+        if fields[0] == _DOCUMENT:
+            notes.add("lines skipped, which begin a document", f"{path}:{number}")
+        elif _is_comment(line, fields, shape, begun):
+            notes.add("lines skipped, which are comments", f"{path}:{number}")
+        else:
             begun = True
             yield number, fields
 
@@ -99,7 +106,7 @@ def _is_comment(line: str, fields: list[str], shape: _Shape, begun: bool) -> boo
     return not known and not begun
 
 
-def read_conllu(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_conllu(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the sentences of a CoNLL-U file, their columns by name and by number.
 
     Comments, ranges of multiword tokens and empty nodes are skipped: what is left are the
@@ -116,8 +123,16 @@ def read_conllu(path: Path, task: TaskConfig) -> Iterator[Record]:
                 reason = f"has {len(fields)} columns, CoNLL-U has {len(CONLLU)}, apart by tabs"
                 raise DataError(path, reason, number)
         words = [(number, fields) for number, fields in sentence if fields[0].isdecimal()]
+        for number, fields in sentence:
+            if not fields[0].isdecimal():
+                notes.add(_not_a_word(fields[0]), f"{path}:{number}")
         if words:
             yield _annotated(_record(path, words))
+
+
+def _not_a_word(name: str) -> str:
+    what = "empty nodes" if "." in name else "tokens of several words, read one by one"
+    return f"lines skipped, which are {what}"
 
 
 def _annotated(record: Record) -> Record:

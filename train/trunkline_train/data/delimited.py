@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import DataError
+from trunkline.formats.notes import Notes
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.files import read_lines
 from trunkline_train.data.naming import is_known
@@ -27,7 +28,7 @@ _SENTENCE = re.compile(r"[.!?,;\"\n]")
 Row = tuple[int, list[str]]  # number of its first line, fields
 
 
-def read_csv(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_csv(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the rows of a CSV file (RFC 4180: a field in quotes may hold line ends).
 
     Columns are apart by commas, semicolons, tabs or bars, whichever cuts all rows alike. Whether
@@ -37,32 +38,42 @@ def read_csv(path: Path, task: TaskConfig) -> Iterator[Record]:
         DataError: A row has another number of fields, quotes do not close, or it cannot be told
             what is between columns or whether they have names; names the line.
     """
-    return _records(path, task, {"strict": True, "delimiter": _delimiter(path, task)})
+    delimiter = _delimiter(path, task)
+    if delimiter != ",":
+        notes.fact(f"columns apart by {_DELIMITERS[delimiter]}")
+    return _records(path, task, notes, {"strict": True, "delimiter": delimiter})
 
 
-def read_tsv(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_tsv(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the rows of a TSV file: like CSV, but one row a line, and quotes mean nothing.
 
     Raises:
         DataError: As `read_csv` does.
     """
-    return _records(path, task, _TSV)
+    return _records(path, task, notes, _TSV)
 
 
-def _records(path: Path, task: TaskConfig, dialect: Mapping[str, Any]) -> Iterator[Record]:
+def _records(
+    path: Path, task: TaskConfig, notes: Notes, dialect: Mapping[str, Any]
+) -> Iterator[Record]:
     rows = _rows(path, dialect)
     head = list(islice(rows, _LOOKED_AT))
     if not head:
         return
     header = _header(path, [fields for _, fields in head], task)
+    if header is None:
+        notes.fact("no header")
     width = len(head[0][1])
     for line, fields in islice(chain(head, rows), 0 if header is None else 1, None):
+        where = f"{path}:{line}"
         if len(fields) != width:
             reason = f"has {len(fields)} fields, the first row has {width}"
             raise DataError(path, f"{reason}; each row needs as many", line)
         if fields == header:
             raise DataError(path, "repeats the header; delete the line", line)
-        yield Record(_values(fields, header, task), f"{path}:{line}")
+        if header is not None and any(map(_is_lost, header, fields)):
+            notes.add("rows with something in a column without a name, which is not read", where)
+        yield Record(_values(fields, header, task), where)
 
 
 def _values(
@@ -72,6 +83,10 @@ def _values(
     if header is None or any(isinstance(column, int) for column in _given(task)):
         return numbered(fields)
     return {name.strip(): value for name, value in zip(header, fields, strict=True) if name.strip()}
+
+
+def _is_lost(name: str, value: str) -> bool:
+    return bool(value.strip()) and not name.strip()
 
 
 def _rows(path: Path, dialect: Mapping[str, Any]) -> Iterator[Row]:

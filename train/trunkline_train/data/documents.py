@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import DataError
+from trunkline.formats.notes import Notes
 from trunkline.formats.rows import as_row
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.files import opened, read_text
@@ -19,7 +20,7 @@ _BLANK = re.compile(r"\s*")
 _DECODER = json.JSONDecoder()
 
 
-def read_json(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_json(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the objects of a JSON file: one array of them, one object, or one a line.
 
     Raises:
@@ -61,7 +62,7 @@ def _after_blanks(text: str, at: int) -> int:
     return at if found is None else found.end()
 
 
-def read_docbin(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_docbin(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the documents of spaCy's binary format, as its `Doc.to_json` has them.
 
     Raises:

@@ -15,7 +15,7 @@ from trunkline_train.data.cache import Cached, fingerprint, read_cached, write_c
 from trunkline_train.data.examples import Example
 from trunkline_train.data.fit import fit_spans
 from trunkline_train.data.reader import check_names
-from trunkline_train.data.source import read_dev, read_splits
+from trunkline_train.data.source import read_dev, read_splits, tell
 from trunkline_train.features import check_room, each_feature
 from trunkline_train.table import FeatureTable, tabled
 
@@ -53,6 +53,9 @@ def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | N
     check_names(name, task)
     file = None if cache is None else cache / f"{fingerprint(task, encoder)}.arrow"
     cached = None if file is None else read_cached(file)
+    if cached is not None:
+        rows = f"{len(cached.features):,} rows that an earlier run encoded"
+        tell(f"read {', '.join(task.sources('train'))}: {rows}, from {file}")
     if cached is not None and task.sources("dev"):
         dev = read_dev(task, cached.labels)
         check_room(dev, encoder)
@@ -63,7 +66,7 @@ def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | N
     if cached is None:
         train, lines = fit_spans(splits.train, encoder, ", ".join(task.sources("train")))
         for line in lines:
-            _log.warning(line)
+            tell(line)
         features = tabled(each_feature(spec, train, encoder))
         cached = Cached(splits.labels, features)
         if file is not None:

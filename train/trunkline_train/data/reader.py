@@ -13,8 +13,9 @@ from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.examples import Example
 from trunkline_train.data.records import Record
 
-Format = Callable[[Path, TaskConfig], Iterator[Record]]
+Format = Callable[[Path, TaskConfig, Notes], Iterator[Record]]
 
+_NAMED = 10  # most labels that a summary names
 OTHER = ""  # the suffix of files whose own belongs to no format
 _NO_LABEL = ("", "nan", "NaN")
 
@@ -25,12 +26,14 @@ class Reader(ABC):
     Attributes:
         formats: Of files, by suffix.
         task: The task.
+        renamed: The labels that `label_names` has a name for, of those that were read.
     """
 
     formats: ClassVar[Mapping[str, Format]]
 
     def __init__(self, task: TaskConfig) -> None:
         self.task = task
+        self.renamed: set[str] = set()
 
     def unpack(self, record: Record, notes: Notes) -> Iterable[Record]:
         """Returns the records in one of a source: itself, unless its format nests or omits some.
@@ -41,6 +44,15 @@ class Reader(ABC):
             DataError: It does not fit its format; names the place.
         """
         return (record,)
+
+    @abstractmethod
+    def summary(self, record: Record, examples: Sequence[Any]) -> str:
+        """Returns what was made of a source: how much of what, from which columns.
+
+        Args:
+            record: One of the source, with a label.
+            examples: All that were read from it.
+        """
 
     @abstractmethod
     def column(self, record: Record) -> Column:
@@ -94,7 +106,26 @@ class Reader(ABC):
             value = str(value).lower()
         if not isinstance(value, str | int) or value in _NO_LABEL:
             raise DataError(where, f"has {value!r} for a label; give one, or leave the row out")
-        return self.task.label_names.get(str(value), str(value))
+        return self.named(str(value))
+
+    def named(self, label: str) -> str:
+        """Returns what `label_names` has for a label, or the label."""
+        name = self.task.label_names.get(label)
+        if name is not None:
+            self.renamed.add(label)
+        return label if name is None else name
+
+
+def counted(labels: Iterable[str], what: str) -> str:
+    """Returns how many labels there are, and which if they are few, for a summary."""
+    names = sorted(set(labels))
+    shown = f": {', '.join(names)}" if 0 < len(names) <= _NAMED else ""
+    return amount(len(names), what) + shown
+
+
+def amount(number: int, what: str) -> str:
+    """Returns how many there are of something, e.g. `1 row` or `1,000 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def label_set(reader: Reader, examples: Sequence[Example]) -> tuple[str, ...]:

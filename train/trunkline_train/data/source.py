@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,8 +28,6 @@ _HELD_OUT_LEAST, _HELD_OUT_MOST = 50, 1000
 SAMPLE_SEED = 0  # never the training seed: runs with other seeds see the same data
 
 E = TypeVar("E", bound=Example)
-
-_log = logging.getLogger(__name__)
 
 READERS: dict[str, type[Reader]] = {
     "token-classification": TokenReader,
@@ -55,6 +54,9 @@ def read_splits(task: TaskConfig) -> Splits:
     reader = READERS[task.kind](task)
     train = _read(reader, "train")
     labels = label_set(reader, train)
+    for unknown in task.label_names.keys() - reader.renamed:
+        where = ", ".join(task.sources("train"))
+        tell(f"{where}: no label is {unknown!r}, for which label_names has another name")
     if task.sources("dev"):
         dev = read_dev(task, labels)
     else:
@@ -100,20 +102,31 @@ def _read(reader: Reader, split: str) -> list[Any]:
 
 
 def _examples(source: str, reader: Reader) -> list[Any]:
-    """Reads one source; what is left out, such as records without a label, is logged."""
+    """Reads one source, and tells what was read and what was left out."""
     notes = Notes(source)
-    examples = []
+    examples: list[Any] = []
+    read: Record | None = None
     for record in read_records(source, reader, notes):
         example = reader.example(record)
+        if example is None or not example.document.strip():
+            notes.add("rows without any text, which train nothing", record.where)
         if example is not None:
             _check_unicode(example)
             examples.append(example)
+            read = record
     notes.check()
-    if not examples:
+    if read is None:
         raise DataError(source, "; ".join(["holds no examples", *notes.reasons()]))
+    tell(f"read {source}: {', '.join([reader.summary(read, examples), *notes.facts])}")
     for line in notes.lines():
-        _log.warning(line)
+        tell(line)
     return examples
+
+
+def tell(line: str) -> None:
+    """Prints a line for people; of processes that train together, the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
 
 
 def read_records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
@@ -124,7 +137,7 @@ def read_records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
     """
     found = 0
     last: Record | None = None
-    for record in _records(source, reader):
+    for record in _records(source, reader, notes):
         for one in reader.unpack(record, notes):
             last = one
             if reader.is_labelled(one):
@@ -154,7 +167,7 @@ def _check_unicode(example: Example) -> None:
         raise DataError(example.where, reason) from None
 
 
-def _records(source: str, reader: Reader) -> Iterator[Record]:
+def _records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
     if source.startswith(HUB):
         return read_hub(source)
     if Path(source).is_dir():
@@ -165,7 +178,7 @@ def _records(source: str, reader: Reader) -> Iterator[Record]:
         named = ", ".join(sorted(known for known in reader.formats if known != OTHER))
         reason = f"{reader.task.kind} is read from {named} (also .gz) and {HUB}NAME"
         raise DataError(source, f"{reason}, not from {end or 'a file without a suffix'}")
-    return read(Path(source), reader.task)
+    return read(Path(source), reader.task, notes)
 
 
 def _sample(examples: list[E], task: TaskConfig, split: str) -> list[E]:

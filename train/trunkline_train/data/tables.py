@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.errors import DataError
+from trunkline.formats.notes import Notes
 from trunkline.formats.rows import as_row
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.files import opened, read_lines
@@ -21,7 +22,7 @@ _UNLABELLED = -1  # where a class label would be, as `datasets` writes it
 _BATCH = 1000  # rows read at once
 
 
-def read_jsonl(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_jsonl(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the objects of a JSON lines file; empty lines are skipped.
 
     Raises:
@@ -40,7 +41,7 @@ def read_jsonl(path: Path, task: TaskConfig) -> Iterator[Record]:
         yield Record(row, f"{path}:{number}")
 
 
-def read_parquet(path: Path, task: TaskConfig) -> Iterator[Record]:
+def read_parquet(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the rows of a Parquet file.
 
     Class labels of a file that `datasets` wrote come as names.

@@ -16,7 +16,7 @@ from trunkline_train.data.delimited import read_csv, read_tsv
 from trunkline_train.data.documents import read_docbin, read_json
 from trunkline_train.data.examples import TextExample
 from trunkline_train.data.naming import LABEL, PAIR, TEXT, Unclear, label_column, text_columns
-from trunkline_train.data.reader import Format, Reader
+from trunkline_train.data.reader import Format, Reader, amount, counted
 from trunkline_train.data.records import Record, is_numbered
 from trunkline_train.data.tables import read_jsonl, read_parquet
 
@@ -69,6 +69,14 @@ class TextReader(Reader):
         if found is None:
             return ()
         return (Record({text or TEXT: found.text, control or LABEL: found.labels}, record.where),)
+
+    def summary(self, record: Record, examples: Sequence[TextExample]) -> str:
+        """Returns how many texts there are, and which labels they have."""
+        texts, label, pair = self._layout(record)
+        second = "" if pair is None else f", text_pair = {pair}"
+        text = " + ".join(map(str, texts))
+        classes = counted((one for example in examples for one in example.labels), "label")
+        return f"{amount(len(examples), 'row')}, text = {text}{second}, label = {label} ({classes})"
 
     def column(self, record: Record) -> Column:
         """Returns the column given; else the one that its name, or its place, tells."""

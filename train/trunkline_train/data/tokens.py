@@ -19,7 +19,7 @@ from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.columns import read_columns, read_conllu
 from trunkline_train.data.documents import read_docbin, read_json
 from trunkline_train.data.examples import TokenExample, token_example
-from trunkline_train.data.reader import OTHER, Format, Reader
+from trunkline_train.data.reader import OTHER, Format, Reader, amount, counted
 from trunkline_train.data.records import Record
 from trunkline_train.data.tables import read_jsonl, read_parquet
 
@@ -75,6 +75,22 @@ class TokenReader(Reader):
         spans = None if self.task.column is None else str(self.task.column)
         unit = None if self.task.offsets is None else OffsetUnit(self.task.offsets)
         return Reading(self._text_key(), spans, unit, self.task.overlaps)
+
+    def summary(self, record: Record, examples: Sequence[TokenExample]) -> str:
+        """Returns how many texts and words there are, and which labels they have."""
+        words = amount(sum(len(example.words) for example in examples), "word")
+        text = self.task.texts[0] if self.task.texts else _layout(record)[0]
+        count = amount(len(examples), "sentence" if record.marked is None else "text")
+        columns = f"text = {text}, labels = {self.column(record)}"
+        return f"{count}, {words}, {columns} ({self._labels(examples)})"
+
+    def _labels(self, examples: Sequence[TokenExample]) -> str:
+        tags = [tag for example in examples for tag in example.tags]
+        if not self._spans:
+            return counted(tags, "tag")
+        kinds = [tag[2:] for tag in tags if tag.startswith("B-")]
+        types = counted(kinds, "type") if kinds else "every word is O"
+        return f"{amount(len(kinds), 'span')}, {types}"
 
     def column(self, record: Record) -> Column:
         """Returns the column given, or the usual one of the layout."""
@@ -135,7 +151,7 @@ class TokenReader(Reader):
         Tags are in IOB2 by now: neighbours whose types get one name stay two spans.
         """
         prefix, _, kind = tag.partition("-")
-        name = self.task.label_names.get(kind, kind) if kind else OUTSIDE
+        name = self.named(kind) if kind else OUTSIDE
         return name if name == OUTSIDE else f"{prefix}-{name}"
 
     def _tag(self, value: object, record: Record, at: int) -> str:
