@@ -134,7 +134,7 @@ class _Child:
         except OSError as error:  # no descriptor, no memory or no process is left
             raise RuntimeFault(f"no {self._role} process can be started: {error}") from None
         said = await self._life.heard()
-        if not said:
+        if not said.endswith(b"\n"):
             status = await self._life.ended()
             raise RuntimeFault(f"the {self._role} process ended at its start, status {status}")
         message: Mapping[str, Any] = json.loads(said)
@@ -153,10 +153,11 @@ class _Child:
             _log.error("process died: %s, status %d; another one starts", self._role, status)
             if monotonic() - begun > _STEADY:
                 pause = _FIRST_PAUSE
-            await asyncio.sleep(pause)
-            while not await self._started_again():
-                pause = min(2 * pause, _LAST_PAUSE)
+            started = False
+            while not started:
                 await asyncio.sleep(pause)
+                pause = min(2 * pause, _LAST_PAUSE)
+                started = await self._started_again()
 
     async def end(self, seconds: float) -> None:
         """Tells the process to end, and kills it if it takes longer."""
@@ -176,8 +177,13 @@ class _Child:
             await self.start("again")
         except TrunklineError as error:
             _log.error("%s", error)
-            return False
-        return True
+        except Exception:  # whatever it is, the others go on
+            _log.exception("no %s process was started", self._role)
+            if self._life is not None:
+                self._life.process.kill()
+        else:
+            return True
+        return False
 
 
 class _Life(NamedTuple):
