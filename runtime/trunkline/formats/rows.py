@@ -215,8 +215,11 @@ def _is_whole(value: object) -> bool:
 def _checked(found: _Found, where: str, how: Reading, notes: Notes) -> Marked:
     """Returns a text with spans in code points, in order, checked against it."""
     text = found.text
-    if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
-        raise DataError(where, "is not valid Unicode (it holds lone surrogates); mend the text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        reason = "is not valid Unicode (it holds lone surrogates); mend the text"
+        raise DataError(where, reason) from None
     offsets = OffsetMap(text, _unit(found, where, how, notes))
     marks: list[Mark] = []
     for raw in found.spans:

@@ -67,6 +67,8 @@ def _inside(cuts: list[int], start: int, end: int) -> list[int]:
 
 def _peeled(text: str, start: int, end: int) -> list[Bounds]:
     """Returns a run without white space as words, punctuation around it apart."""
+    if text[start].isalnum() and text[end - 1].isalnum():
+        return [(start, end)]
     first, last = start, end
     while first < end and _is_mark(text[first]):
         first += 1
