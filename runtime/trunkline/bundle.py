@@ -15,6 +15,7 @@ from trunkline.errors import BundleError
 from trunkline.files import left_aside, read_edited, read_steadily, replaced_folder, sha256_of
 from trunkline.kinds import parse_task, task_outputs
 from trunkline.naming import check_model_name, check_model_version
+from trunkline.ranges import Count, CountOrZero
 from trunkline.structure import parse, plain
 from trunkline.tasks import TaskSpec
 
@@ -47,13 +48,13 @@ class EncoderFacts:
     """
 
     model_type: str
-    hidden_size: int
-    layers: int
-    parameters: int
-    max_length: int
-    overlap: int
-    pad_id: int
-    inner_size: int = 0
+    hidden_size: Count
+    layers: CountOrZero
+    parameters: CountOrZero
+    max_length: Count
+    overlap: CountOrZero
+    pad_id: CountOrZero
+    inner_size: CountOrZero = 0
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ class Graph:
     providers: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    opset: int
+    opset: Count
     weights: str = ""
-    operators: dict[str, int] = field(default_factory=dict)
+    operators: dict[str, CountOrZero] = field(default_factory=dict)
     golden: str = GOLDEN
     keep_fp32: tuple[str, ...] = ()
     sha256: str = ""
@@ -134,7 +135,7 @@ class Gate:
     low: float
     high: float
     agreement: float
-    n: int
+    n: CountOrZero
     passed: bool
     data: str
     data_sha256: str
@@ -146,7 +147,7 @@ class Manifest:
 
     schema_version: int
     name: str
-    version: int
+    version: Count
     encoder: EncoderFacts
     tasks: tuple[TaskSpec, ...]
     graphs: tuple[Graph, ...]
@@ -299,7 +300,8 @@ def _read_manifest(file: Path) -> Manifest:
         raise BundleError(file, f"cannot be read: {error}", _REBUILD) from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
-        reason = f"has schema version {version!r}, this Trunkline reads {SCHEMA_VERSION}"
+        given = f"{version!r}"[:40]
+        reason = f"has schema version {given}, this Trunkline reads {SCHEMA_VERSION}"
         raise BundleError(file, reason, "export with this version, or install the other one")
     try:
         tasks = data.get("tasks")

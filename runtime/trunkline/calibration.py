@@ -5,28 +5,22 @@ Both are found by a short run, and kept beside the bundle.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import onnxruntime
 
 from trunkline.bundle import Bundle, EncoderFacts, Graph
 from trunkline.choice import Where
-from trunkline.cpu import available_cpus, cpu_model
+from trunkline.cpu import available_cpus
 from trunkline.device import ON_CPU
 from trunkline.encode import Row, bare_row
-from trunkline.files import write_whole
 from trunkline.kinds import Output, all_outputs
 from trunkline.runner import PACK_TOKENS, ServingRunner
+from trunkline.tried import Tried, fingerprint
 
 # Three sentences to one question with its text, as NER and question answering are asked together.
 _LENGTHS = (*range(8, 44, 3), 110, 150, 190, 240)
@@ -98,15 +92,15 @@ def quickest(bundle: Bundle, graphs: Sequence[Graph], where: Where = HERE) -> Op
         BundleError: A graph cannot be loaded or lacks an output.
         DeviceError: A device cannot be used.
     """
-    file, key = _file(bundle), _key(graphs, where)
-    found = _kept(file).get(key)
+    tried, key = Tried(bundle.path), _key(graphs, where)
+    found = _kept(tried).get(key)
     for graph in graphs:
         if found in _choices(graph, where):
             return graph, _suited(where.open(bundle, graph), found)
     if len(graphs) == 1:
         return graphs[0], where.open(bundle, graphs[0])
     graph, runner, found = _measured(bundle, graphs, where)
-    _keep(file, {key: found, _key([graph], where): found})
+    tried.keep(dict.fromkeys((key, _key([graph], where)), asdict(found)))
     return graph, _suited(runner, found)
 
 
@@ -190,39 +184,19 @@ def _batches(runner: ServingRunner, budget: int, rows: Sequence[Row]) -> list[li
     return batches
 
 
-def _file(bundle: Bundle) -> Path:
-    folder = bundle.path.resolve()
-    return folder.parent / f".{folder.name}.calibration.json"
-
-
-def _keep(file: Path, found: Mapping[str, Choice]) -> None:
-    kept = {key: asdict(choice) for key, choice in {**_kept(file), **found}.items()}
-    with suppress(OSError):
-        write_whole(file, json.dumps(kept, indent=1) + "\n")
-
-
-def _kept(file: Path) -> dict[str, Choice]:
-    """Returns the choices that a file holds, whoever wrote it; what is none is left out."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    entries = found.items() if isinstance(found, dict) else ()
+def _kept(tried: Tried) -> dict[str, Choice]:
+    """Returns the choices that are kept."""
     return {
         key: Choice(entry["graph"], entry["budget"])
-        for key, entry in entries
-        if isinstance(entry, dict) and entry.keys() == {"graph", "budget"}
+        for key, entry in tried.read().items()
+        if entry.keys() == {"graph", "budget"}
     }
 
 
 def _key(graphs: Sequence[Graph], where: Where) -> str:
     """Returns a fingerprint of all that the choice depends on."""
-    parts = (
+    return fingerprint(
         *(graph.sha256 for graph in graphs),
         str(where.threads or available_cpus()),
-        cpu_model(),
-        platform.machine(),
-        onnxruntime.__version__,
         *(f"{gpu.index} {gpu.name} {where.options}" for gpu in where.gpus(graphs)),
     )
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

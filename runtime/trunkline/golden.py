@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from trunkline.annotations import DocumentResult
 from trunkline.documents import Document, Question
 from trunkline.errors import BundleError
 from trunkline.pipeline import Pipeline
+from trunkline.structure import parse
 
 _SCORE_TOLERANCE = 0.01  # other CPUs sum in another order
 _LABEL = {"label", "score"}  # the keys of a label's JSON form
@@ -22,26 +24,57 @@ def write_golden(path: Path, results: Sequence[DocumentResult]) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def check_golden(path: Path, pipeline: Pipeline) -> int:
+def check_golden(path: Path, pipeline: Pipeline, most: int | None = None) -> int:
     """Analyses the documents of a golden file and returns how many gave what stands there.
 
+    Args:
+        path: The file.
+        pipeline: Analyses them.
+        most: How many are analysed, the first ones; None for all.
+
     Raises:
-        BundleError: An annotation differs, or a score by more than 0.01; names the line.
+        BundleError: A line is no result, an annotation differs, or a score by more than 0.01; names
+            the line.
     """
     lines = path.read_text(encoding="utf-8").split("\n")  # other line ends may stand in a text
-    expected = [json.loads(line) for line in lines if line]
-    results = pipeline.analyze([_document(line) for line in expected])
-    for number, (want, got) in enumerate(zip(expected, results, strict=True), start=1):
+    given = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line][:most]
+    expected = [_read(place, line) for place, line in given]
+    results = pipeline.analyze([document for document, _ in expected])
+    for (place, _), (_, want), got in zip(given, expected, results, strict=True):
         difference = _difference(want, got.to_dict(), "")
         if difference:
             mend = "this machine or onnxruntime computes otherwise than the exporter's: export here"
-            raise BundleError(f"{path}:{number}", f"self-test failed at {difference}", mend)
+            raise BundleError(place, f"self-test failed at {difference}", mend)
     return len(expected)
 
 
-def _document(line: Mapping[str, Any]) -> Document:
-    questions = tuple(Question(asked["question"], asked["task"]) for asked in line["questions"])
-    return Document(line["text"], questions, tuple(line["tasks"]), line.get("text_pair"))
+@dataclass(frozen=True)
+class _Asked:
+    question: str
+    task: str
+    answers: object
+    no_answer_score: object
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A result as JSON, as far as the document is to be read off it."""
+
+    text: str
+    tasks: dict[str, object]
+    questions: tuple[_Asked, ...]
+    text_pair: str | None = None
+
+
+def _read(place: str, text: str) -> tuple[Document, Any]:
+    """Returns a line's document, and all of it."""
+    try:
+        line = json.loads(text)
+        read = parse(_Line, line)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(place, f"is not a result: {error}", "export the bundle again") from None
+    questions = tuple(Question(asked.question, asked.task) for asked in read.questions)
+    return Document(read.text, questions, tuple(read.tasks), read.text_pair), line
 
 
 def _difference(want: Any, got: Any, where: str) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
+import tokenizers
+
 from trunkline.annotations import DocumentResult
-from trunkline.bundle import Bundle, Graph, Manifest, open_bundle
+from trunkline.bundle import TOKENIZER, Bundle, Graph, Manifest, open_bundle
 from trunkline.calibration import quickest
 from trunkline.choice import Where, candidates
 from trunkline.device import ON_CPU, USUAL, CudaOptions, Devices, parse_devices
@@ -16,6 +18,7 @@ from trunkline.files import read_steadily
 from trunkline.golden import check_golden
 from trunkline.pipeline import Pipeline
 from trunkline.runner import ServingRunner
+from trunkline.tried import Tried, fingerprint
 
 AnyDocument = str | Document
 
@@ -168,11 +171,29 @@ def open_model(
         cuda: How GPUs are used.
 
     Raises:
-        BundleError: The graph cannot be loaded, or there is none that may be.
+        BundleError: The graph cannot be loaded, or there is none that may be; or it does not give
+            what it should for a golden text, which is tried once on a machine.
         ConfigError: There is no device of that name.
         DeviceError: The device, or what it needs, is not there or cannot be used.
     """
     where = Where(threads, parse_devices(device), cuda)
     able = candidates(bundle, graph, where, allow_ungated=allow_ungated)
     chosen, runner = quickest(bundle, able, where)
-    return Model(bundle, chosen, runner, where.device_of(chosen))
+    model = Model(bundle, chosen, runner, where.device_of(chosen))
+    _check_once(model)
+    return model
+
+
+def _check_once(model: Model) -> None:
+    """Analyses the first golden text, unless this machine has done so with these very files.
+
+    A processor or build that sums otherwise is found here, in the time of one short text.
+    """
+    bundle, graph = model.bundle, model.graph
+    files = (bundle.manifest.files[name] for name in (graph.golden, TOKENIZER))
+    about = (str(bundle.manifest.tasks), str(model.devices), tokenizers.__version__)
+    key = fingerprint("golden", graph.sha256, *files, *about)
+    tried = Tried(bundle.path)
+    if key not in tried.read():
+        check_golden(bundle.path / graph.golden, model.pipeline, most=1)
+        tried.keep({key: {"graph": graph.file, "golden": "as expected"}})

@@ -7,6 +7,7 @@ and wrong types raise ValueError with the path of the key.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -15,13 +16,15 @@ from typing import Any, TypeVar
 from trunkline.errors import did_you_mean
 
 T = TypeVar("T")
+_LARGEST = 2**63  # what numpy and onnxruntime count with
 
 
 def parse(cls: type[T], value: object, where: str = "") -> T:
     """Returns `value` as an instance of the dataclass `cls`.
 
     Fields may be str, int, float, bool, object, tuple[X, ...], dict[str, X], X | None, Literal,
-    nested dataclasses, and numbers of a range: Annotated[float, Range(above=0)].
+    nested dataclasses, and numbers of a range: Annotated[float, Range(above=0)]. Numbers are
+    finite, whole ones have 64 bits at most.
 
     Raises:
         ValueError: An unknown or missing key, or a value of the wrong type or out of its range;
@@ -150,11 +153,24 @@ _BY_ORIGIN: dict[Any, Callable[[tuple[Any, ...], object, str], object]] = {
 def _parse_scalar(kind: Any, value: object, where: str) -> object:
     if kind is object:
         return value
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = _as_float(value, where)
     if type(value) is not kind:  # bool is an int to isinstance, but never a count
         raise ValueError(f"{where}: expected {kind.__name__}, got {_describe(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: expected a finite number, got {value}")
+    if type(value) is int and abs(value) >= _LARGEST:
+        reason = f"expected a number of 64 bits, got one of {len(str(abs(value)))} digits"
+        raise ValueError(f"{where}: {reason}")
     return value
+
+
+def _as_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        reason = f"expected a number, got one of {len(str(abs(value)))} digits"
+        raise ValueError(f"{where}: {reason}") from None
 
 
 def _join(where: str, key: str) -> str:

@@ -12,10 +12,12 @@ from onnx import helper, numpy_helper
 
 import trunkline
 from trunkline import bundle as bundle_module
+from trunkline import model as model_module
 from trunkline.bundle import GOLDEN, MANIFEST, TOKENIZER, open_bundle, written_bundle
 from trunkline.cli import main
 from trunkline.errors import BundleError
 from trunkline.files import sha256_of
+from trunkline.pipeline import Pipeline
 
 GRAPH = "graphs/model.onnx"
 
@@ -177,6 +179,52 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
     "a key is missing": (dropping("encoder", "pad_id"), MANIFEST, "encoder.pad_id: missing"),
     "a type is wrong": (setting("version", to="1"), MANIFEST, "version: expected int, got str"),
     "the layout is unknown": (setting("graphs", 0, "layout", to="x"), MANIFEST, "graphs[0].layout"),
+    "a length has 400 digits": (
+        setting("encoder", "max_length", to=10**400),
+        MANIFEST,
+        "encoder.max_length: expected a number of 64 bits, got one of 401 digits",
+    ),
+    "a metric has 400 digits": (
+        setting("gates", 0, "value", to=10**400),
+        MANIFEST,
+        "gates[0].value: expected a number, got one of 401 digits",
+    ),
+    "a metric has 5,000 digits": (
+        lambda folder: (folder / MANIFEST).write_text(f'{{"schema_version": {"2" * 5000}}}'),
+        MANIFEST,
+        "cannot be read: Exceeds the limit",
+    ),
+    "a metric is no number": (
+        setting("gates", 0, "low", to=float("nan")),
+        MANIFEST,
+        "gates[0].low: expected a finite number, got nan",
+    ),
+    "a threshold is endless": (
+        setting("tasks", 2, "options", "no_answer_threshold", to=float("inf")),
+        MANIFEST,
+        "tasks[2].options.no_answer_threshold: expected a finite number, got inf",
+    ),
+    "a length is true": (
+        setting("encoder", "max_length", to=True),
+        MANIFEST,
+        "encoder.max_length: expected int, got bool True",
+    ),
+    "a length is negative": (
+        setting("encoder", "max_length", to=-5),
+        MANIFEST,
+        "encoder.max_length: must be at least 1, not -5",
+    ),
+    "padding is negative": (
+        setting("encoder", "pad_id", to=-1),
+        MANIFEST,
+        "encoder.pad_id: must be at least 0, not -1",
+    ),
+    "a version is 0": (setting("version", to=0), MANIFEST, "version: must be at least 1, not 0"),
+    "the schema has 400 digits": (
+        setting("schema_version", to=10**400),
+        MANIFEST,
+        "has schema version 1000",
+    ),
     "there are no tasks": (setting("tasks", to=[]), MANIFEST, "tasks: missing or empty"),
     "tasks are missing": (dropping("tasks"), MANIFEST, "tasks: missing or empty"),
     "a task is a number": (setting("tasks", 1, to=5), MANIFEST, "tasks[1]: expected a table"),
@@ -278,6 +326,21 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
         f"{GOLDEN}:1",
         "self-test failed at tasks.mood: ",
     ),
+    "a golden line is cut": (
+        fitting(writing(GOLDEN, b'{"text": "Ada')),
+        f"{GOLDEN}:1",
+        "is not a result: ",
+    ),
+    "a golden line lacks a key": (
+        golden(lambda result: result.pop("questions")),
+        f"{GOLDEN}:1",
+        "is not a result: questions: missing",
+    ),
+    "a golden text is a number": (
+        golden(lambda result: result.update(text=5)),
+        f"{GOLDEN}:1",
+        "is not a result: text: expected str, got int 5",
+    ),
     "a golden answer differs": (
         golden(lambda result: result["questions"][0]["answers"].reverse()),
         f"{GOLDEN}:1",
@@ -375,6 +438,30 @@ def test_a_bundle_that_is_replaced_while_it_is_opened_is_read_again(
     assert open_bundle(copy).manifest.version == 7
 
 
+def test_loading_tries_a_golden_text_once_on_a_machine(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    check = model_module.check_golden
+
+    def counted(path: Path, pipeline: Pipeline, most: int | None = None) -> int:
+        tried.append(most)
+        return check(path, pipeline, most)
+
+    monkeypatch.setattr(model_module, "check_golden", counted)
+    for _ in range(3):
+        trunkline.load(copy, 1)
+    assert tried == [1]
+    monkeypatch.setattr("trunkline.tried.cpu_model", lambda: "another")
+    trunkline.load(copy, 1)
+    assert tried == [1, 1]
+    fitting(shift_weights)(copy)
+    with pytest.raises(BundleError, match=r"self-test failed at tasks.ner"):
+        trunkline.load(copy, 1)
+    with pytest.raises(BundleError, match=r"self-test failed at tasks.ner"):
+        trunkline.load(copy, 1)  # what failed is not kept
+
+
 def test_a_readme_may_change(copy: Path) -> None:
     (copy / "README.md").write_text("A card.")
     assert trunkline.load(copy, 1).self_test() == 2
@@ -399,7 +486,7 @@ def test_a_bundle_that_cannot_be_opened_is_never_put_in_place(copy: Path, tmp_pa
         flipping(GRAPH)(aside)
     assert listed(copy) == before
     assert trunkline.load(copy, 1).self_test() == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    assert [one.name for one in tmp_path.iterdir() if one.is_dir()] == ["copy"]
 
 
 def test_a_bundle_is_only_replaced_if_told(copy: Path) -> None:

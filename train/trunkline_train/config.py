@@ -187,7 +187,7 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
         data = tomllib.loads(read_edited(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, of its encoding, or of a number of thousands of digits
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     data = anchored(data, path.parent)
     for change in changes:
@@ -252,6 +252,6 @@ def _apply(data: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {change}: {table!r} is not a table")
     try:
         new = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # of TOML, or of a number of thousands of digits
         new = value
     data[last] = anchored(new, Path.cwd(), (*tables, last))
