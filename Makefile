@@ -60,7 +60,7 @@ bench-smoke: $(ENCODER) ## Fail if a ratio fell beyond the noise
 BUNDLE ?= runs/demo/bundle
 
 soak: $(SETUP) ## Keep a server of BUNDLE busy for MINUTES (60), with bounds on memory and descriptors
-	$(BIN)/python -m benchmarks.faults $(BUNDLE) --soak $(or $(MINUTES),60)
+	$(BIN)/python -m tests.faults.serving.soak $(BUNDLE) --minutes $(or $(MINUTES),60) $(ARGS)
 
 RUN ?= runs/demo/run
 OUT ?= runs/gpu/bundle

@@ -20,13 +20,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import trunkline
-from benchmarks.faults.calls import Crowd, channel_to
-from benchmarks.faults.changing import SPOILERS
-from benchmarks.faults.inference import Requests
-from benchmarks.faults.malformed import many_malformed
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.versions import reversioned, write_apart
-from benchmarks.faults.world import World, world
+from tests.faults.serving.calls import ClientPool, channel_to
+from tests.faults.serving.changing import SPOILERS
+from tests.faults.serving.fault_fixture import FaultFixture, fault_fixture
+from tests.faults.serving.fault_report import FaultReport
+from tests.faults.serving.inference import Requests
+from tests.faults.serving.malformed import many_malformed
+from tests.faults.serving.versions import reversioned, write_apart
 from tests.serve.hosting import PATIENCE, Hosted, Loop, wait_for
 from tests.tiny import build_tiny_bundle
 from trunkline.bundle import MANIFEST, written_bundle
@@ -45,9 +45,9 @@ Models = Any
 
 
 @pytest.fixture(scope="module")
-def faults(bundle: Path) -> Iterator[World]:
+def faults(bundle: Path) -> Iterator[FaultFixture]:
     """The tiny bundle in three versions, and what each answers."""
-    with world(bundle) as made:
+    with fault_fixture(bundle) as made:
         yield made
 
 
@@ -122,42 +122,42 @@ def told(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
 
 
 def test_a_new_version_replaces_the_old_under_load_and_no_call_fails(
-    faults: World, hosted: Hosted, folder: Path, models: Models
+    faults: FaultFixture, hosted: Hosted, folder: Path, models: Models
 ) -> None:
-    tally = Tally("reload")
-    crowd = Crowd(hosted.address, faults.truth, tally, callers=4)
+    report = FaultReport("reload")
+    pool = ClientPool(hosted.address, faults.oracle, report, callers=4)
     for at in (1, 2):
         faults.copy(at, folder, f"v{at}")
-    with crowd.calling():
+    with pool.calling():
         for at in (1, 2):
-            crowd.wait(40)
+            pool.wait(40)
             assert load(models, f"v{at}", replace=True).version == at + 1
             assert versions(models) == [("tiny", at + 1)]
-        crowd.wait(40)
-    assert tally.clean, tally
-    assert crowd.versions == {1, 2, 3}
+        pool.wait(40)
+    assert report.clean, report
+    assert pool.versions == {1, 2, 3}
 
 
 def test_the_replaced_model_is_gone_when_the_call_that_replaced_it_returns(
-    faults: World, hosted: Hosted, folder: Path, models: Models
+    faults: FaultFixture, hosted: Hosted, folder: Path, models: Models
 ) -> None:
     for at in (1, 2):
         faults.copy(at, folder, f"v{at}")
     load(models, "v1", replace=True)
     old = weakref.ref(hosted.engine.models.find("tiny", 2).model)
     runner = weakref.ref(hosted.engine.models.find("tiny", 2).model.runner)
-    crowd = Crowd(hosted.address, faults.truth, Tally("reload"), callers=2)
-    with crowd.calling(), channel_to(hosted.address) as channel:
-        crowd.wait(20)
+    pool = ClientPool(hosted.address, faults.oracle, FaultReport("reload"), callers=2)
+    with pool.calling(), channel_to(hosted.address) as channel:
+        pool.wait(20)
         # Whatever else knows models must let go of this one, too.
-        many_malformed(channel, Requests(faults.truth, 0), crowd.tally, 60)
+        many_malformed(channel, Requests(faults.oracle, 0), pool.report, 60)
         load(models, "v2", replace=True)
-    assert crowd.tally.clean, crowd.tally
+    assert pool.report.clean, pool.report
     assert (old(), runner()) == (None, None)
 
 
 def test_several_versions_and_models_are_served_side_by_side(
-    faults: World, hosted: Hosted, folder: Path, models: Models
+    faults: FaultFixture, hosted: Hosted, folder: Path, models: Models
 ) -> None:
     faults.copy(1, folder, "second")
     build_tiny_bundle(folder / "other", "other", 7)
@@ -176,7 +176,7 @@ def test_several_versions_and_models_are_served_side_by_side(
 
 
 def test_a_watch_of_health_sees_a_model_go_and_come(
-    hosted: Hosted, folder: Path, faults: World, models: Models
+    hosted: Hosted, folder: Path, faults: FaultFixture, models: Models
 ) -> None:
     faults.copy(1, folder, "second")
     request = health_pb2.HealthCheckRequest(service="tiny")
@@ -191,17 +191,17 @@ def test_a_watch_of_health_sees_a_model_go_and_come(
 
 
 def test_a_model_that_is_unloaded_answers_the_calls_it_has(
-    faults: World, hosted: Hosted, models: Models
+    faults: FaultFixture, hosted: Hosted, models: Models
 ) -> None:
-    tally = Tally("unload")
+    report = FaultReport("unload")
     unknown = lambda error: "unknown" if error.code() is grpc.StatusCode.NOT_FOUND else ""  # noqa: E731
-    crowd = Crowd(hosted.address, faults.truth, tally, callers=4, allowed=unknown)
-    with crowd.calling():
-        crowd.wait(40)
+    pool = ClientPool(hosted.address, faults.oracle, report, callers=4, allowed=unknown)
+    with pool.calling():
+        pool.wait(40)
         assert unload(models, "tiny") == [1]
-        crowd.wait(10)
-    assert tally.clean, tally
-    assert tally.notes["unknown"] >= 4
+        pool.wait(10)
+    assert report.clean, report
+    assert report.notes["unknown"] >= 4
 
 
 class Stuck:
@@ -232,7 +232,11 @@ def stuck(host: Loop, hosted: Hosted) -> Iterator[Stuck]:
 
 
 def test_old_calls_that_never_end_do_not_hold_up_loads(
-    faults: World, folder: Path, models: Models, stuck: Stuck, monkeypatch: pytest.MonkeyPatch
+    faults: FaultFixture,
+    folder: Path,
+    models: Models,
+    stuck: Stuck,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loading, "_GONE_SECONDS", 0.05)
     for at in (1, 2):
@@ -244,7 +248,7 @@ def test_old_calls_that_never_end_do_not_hold_up_loads(
 
 
 def test_a_load_does_not_wait_for_the_calls_of_another(
-    faults: World, folder: Path, models: Models, stuck: Stuck
+    faults: FaultFixture, folder: Path, models: Models, stuck: Stuck
 ) -> None:
     faults.copy(1, folder, "v1")
     build_tiny_bundle(folder / "other", "other")
@@ -311,7 +315,7 @@ def test_what_is_served_is_not_loaded_twice(
 @pytest.mark.parametrize("spoil", SPOILERS)
 def test_a_spoilt_bundle_that_is_asked_for_is_refused_with_the_reason(
     *,
-    faults: World,
+    faults: FaultFixture,
     hosted: Hosted,
     folder: Path,
     models: Models,
@@ -365,7 +369,7 @@ def test_names_of_no_bundle_are_not_found(
 
 
 def test_a_link_within_the_folder_is_followed(
-    faults: World, hosted: Hosted, folder: Path, models: Models
+    faults: FaultFixture, hosted: Hosted, folder: Path, models: Models
 ) -> None:
     faults.copy(1, folder, "v2")
     (folder / "current").symlink_to("v2")
@@ -375,7 +379,7 @@ def test_a_link_within_the_folder_is_followed(
 @pytest.mark.parametrize("spoil", SPOILERS)
 def test_a_spoilt_bundle_is_told_once_and_served_when_mended(
     *,
-    faults: World,
+    faults: FaultFixture,
     watching: Hosted,
     folder: Path,
     models: Models,
@@ -402,7 +406,7 @@ def test_a_spoilt_bundle_is_told_once_and_served_when_mended(
 @pytest.mark.parametrize("first", [MANIFEST, "graphs"])
 def test_a_bundle_that_is_being_copied_is_let_alone_until_it_is_whole(
     *,
-    faults: World,
+    faults: FaultFixture,
     watching: Hosted,
     folder: Path,
     models: Models,
@@ -428,7 +432,11 @@ def test_a_bundle_that_is_being_copied_is_let_alone_until_it_is_whole(
 
 
 def test_a_bundle_is_served_once_its_files_are_there_even_if_it_was_looked_at_too_early(
-    faults: World, watching: Hosted, folder: Path, models: Models, caplog: pytest.LogCaptureFixture
+    faults: FaultFixture,
+    watching: Hosted,
+    folder: Path,
+    models: Models,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     source = faults.versions[1]
     (folder / "next").mkdir()
@@ -439,7 +447,11 @@ def test_a_bundle_is_served_once_its_files_are_there_even_if_it_was_looked_at_to
 
 
 def test_a_bundle_exported_into_the_watched_folder_is_served_once(
-    faults: World, watching: Hosted, folder: Path, models: Models, caplog: pytest.LogCaptureFixture
+    faults: FaultFixture,
+    watching: Hosted,
+    folder: Path,
+    models: Models,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with written_bundle(folder / "next") as aside:
         shutil.copytree(faults.versions[1], aside, dirs_exist_ok=True)
@@ -452,7 +464,11 @@ def test_a_bundle_exported_into_the_watched_folder_is_served_once(
 
 
 def test_an_older_version_that_arrives_does_not_replace_a_newer_one(
-    faults: World, watching: Hosted, folder: Path, models: Models, caplog: pytest.LogCaptureFixture
+    faults: FaultFixture,
+    watching: Hosted,
+    folder: Path,
+    models: Models,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     faults.copy(2, folder, "third")
     wait_for(lambda: versions(models) == [("tiny", 3)])
@@ -466,7 +482,7 @@ def test_an_older_version_that_arrives_does_not_replace_a_newer_one(
 
 
 def test_a_link_out_of_the_watched_folder_is_not_followed(
-    faults: World, watching: Hosted, folder: Path, models: Models
+    faults: FaultFixture, watching: Hosted, folder: Path, models: Models
 ) -> None:
     (folder / "link").symlink_to(faults.versions[1])
     threading.Event().wait(10 * WATCH)
@@ -476,7 +492,7 @@ def test_a_link_out_of_the_watched_folder_is_not_followed(
 
 
 def test_bundles_given_at_the_start_are_not_loaded_again_from_the_folder(
-    host: Loop, faults: World, folder: Path, caplog: pytest.LogCaptureFixture
+    host: Loop, faults: FaultFixture, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trunkline_serve")
     model = trunkline.load(faults.copy(0, folder, "first"), 1)
@@ -487,7 +503,7 @@ def test_bundles_given_at_the_start_are_not_loaded_again_from_the_folder(
 
 
 def test_the_watch_outlives_what_it_cannot_read(
-    faults: World,
+    faults: FaultFixture,
     watching: Hosted,
     folder: Path,
     models: Models,
@@ -506,7 +522,7 @@ def test_the_watch_outlives_what_it_cannot_read(
 
 @pytest.mark.slow
 def test_memory_of_replaced_models_is_given_back(
-    host: Loop, faults: World, exported: Path, folder: Path
+    host: Loop, faults: FaultFixture, exported: Path, folder: Path
 ) -> None:
     names = [reversioned(exported, folder / f"v{at}", at).name for at in range(2, 22)]
     process = psutil.Process(os.getpid())

@@ -15,9 +15,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from benchmarks.faults.calls import ANALYZE
-from benchmarks.faults.clients import STREAM, WATCH, WINDOWS
-from benchmarks.faults.frames import wire_to
+from tests.faults.serving.calls import ANALYZE
+from tests.faults.serving.clients import STREAM, WATCH, WINDOWS
+from tests.faults.serving.frames import wire_to
 from tests.serve.hosting import PATIENCE
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub

@@ -1,18 +1,20 @@
 """Versions of the tiny bundle, and what they answer."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.faults.world import World, world
+from tests.faults.serving.fault_fixture import FaultFixture, fault_fixture
 from tests.serve.hosting import Loop
 
 
 @pytest.fixture(scope="session")
-def faults(bundle: Path) -> Iterator[World]:
-    """What faults are tried on; a fifth of what the report tries."""
-    with world(bundle, size=0.2) as made:
+def faults(bundle: Path) -> Iterator[FaultFixture]:
+    """What faults are tried on: a fifth of a full report, unless the environment asks for more."""
+    own = Path(os.environ.get("FAULTS_BUNDLE", bundle))
+    with fault_fixture(own, size=float(os.environ.get("FAULTS_SIZE", "0.2"))) as made:
         yield made
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from benchmarks.faults import calls
-from benchmarks.faults.calls import ANALYZE, Crowd, channel_to, good_call, raw_call, refused
-from benchmarks.faults.frames import wire_to
-from benchmarks.faults.inference import Requests
-from benchmarks.faults.malformed import many_malformed
-from benchmarks.faults.soak import Soaked
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.world import World
+from tests.faults.serving import calls
+from tests.faults.serving.calls import ANALYZE, ClientPool, channel_to, good_call, raw_call, refused
+from tests.faults.serving.fault_fixture import FaultFixture
+from tests.faults.serving.fault_report import FaultReport
+from tests.faults.serving.frames import wire_to
+from tests.faults.serving.inference import Requests
+from tests.faults.serving.malformed import many_malformed
+from tests.faults.serving.soak import Soaked
 from tests.serve.hosting import PATIENCE, Loop
 from trunkline import Model
 from trunkline.model import load
@@ -86,16 +86,16 @@ def edited(edit: Callable[[pb.AnalyzeResponse], object]) -> Lie:
     return lie
 
 
-def crowd_of(address: str, faults: World) -> Tally:
-    crowd = Crowd(address, faults.truth, Tally("lies"), callers=4, allowed=refused)
-    with crowd.calling():
-        crowd.wait(30)
-    return crowd.tally
+def pool_of(address: str, faults: FaultFixture) -> FaultReport:
+    pool = ClientPool(address, faults.oracle, FaultReport("lies"), callers=4, allowed=refused)
+    with pool.calling():
+        pool.wait(30)
+    return pool.report
 
 
-def test_an_honest_server_passes(address: str, faults: World) -> None:
+def test_an_honest_server_passes(address: str, faults: FaultFixture) -> None:
     with lying(address, lambda forward, request, context: forward(request)) as between:
-        assert crowd_of(between, faults).clean
+        assert pool_of(between, faults).clean
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_an_honest_server_passes(address: str, faults: World) -> None:
         "empty",
     ],
 )
-def test_wrong_answers_are_noticed(address: str, faults: World, lie: Lie) -> None:
+def test_wrong_answers_are_noticed(address: str, faults: FaultFixture, lie: Lie) -> None:
     with lying(address, lie) as between:
-        tally = crowd_of(between, faults)
-    assert tally.wrong > tally.tried // 2
-    assert tally.complaints
+        report = pool_of(between, faults)
+    assert report.wrong > report.tried // 2
+    assert report.complaints
 
 
 @pytest.mark.parametrize(
@@ -144,19 +144,19 @@ def test_wrong_answers_are_noticed(address: str, faults: World, lie: Lie) -> Non
     ],
 )
 def test_bare_statuses_are_noticed(
-    address: str, faults: World, code: grpc.StatusCode, lost: bool, wrong: bool
+    address: str, faults: FaultFixture, code: grpc.StatusCode, lost: bool, wrong: bool
 ) -> None:
     def lie(forward: Forward, request: bytes, context: grpc.ServicerContext) -> bytes:
         context.abort(code, "Socket closed")
         raise AssertionError
 
     with lying(address, lie) as between:
-        tally = crowd_of(between, faults)
-    assert (bool(tally.lost), bool(tally.wrong)) == (lost, wrong)
+        report = pool_of(between, faults)
+    assert (bool(report.lost), bool(report.wrong)) == (lost, wrong)
 
 
 def test_calls_that_hang_are_lost(
-    address: str, faults: World, monkeypatch: pytest.MonkeyPatch
+    address: str, faults: FaultFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "SECONDS", 0.2)
     done = threading.Event()
@@ -165,56 +165,56 @@ def test_calls_that_hang_are_lost(
         done.wait(PATIENCE)
         return forward(request)
 
-    tally = Tally("hanging")
+    report = FaultReport("hanging")
     with lying(address, lie) as between, channel_to(between) as channel:
-        good_call(channel, faults.truth, tally)
+        good_call(channel, faults.oracle, report)
         done.set()
-    assert (tally.lost, tally.wrong) == (1, 0)
+    assert (report.lost, report.wrong) == (1, 0)
 
 
-def test_a_faulty_request_that_is_answered_is_noticed(address: str, faults: World) -> None:
-    good = faults.truth.requests[0].SerializeToString()
+def test_a_faulty_request_that_is_answered_is_noticed(address: str, faults: FaultFixture) -> None:
+    good = faults.oracle.requests[0].SerializeToString()
     with (
         lying(address, lambda forward, request, context: forward(good)) as between,
         channel_to(between) as channel,
     ):
         for data in (b"\xff", b"", pb.AnalyzeRequest(model="none").SerializeToString()):
-            tally = Tally("answered")
-            raw_call(channel, data, faults.truth, tally)
-            assert (tally.wrong, tally.lost) == (1, 0)
+            report = FaultReport("answered")
+            raw_call(channel, data, faults.oracle, report)
+            assert (report.wrong, report.lost) == (1, 0)
 
 
 def test_a_faulty_inference_request_that_is_answered_is_noticed(
-    address: str, faults: World
+    address: str, faults: FaultFixture
 ) -> None:
-    good = faults.truth.requests[0].SerializeToString()
-    tally = Tally("answered")
+    good = faults.oracle.requests[0].SerializeToString()
+    report = FaultReport("answered")
     with (
         lying(address, lambda forward, request, context: forward(good)) as between,
         channel_to(between) as channel,
     ):
-        many_malformed(channel, Requests(faults.truth, 1), tally, 60)
-    assert tally.wrong == tally.tried == 62
+        many_malformed(channel, Requests(faults.oracle, 1), report, 60)
+    assert report.wrong == report.tried == 62
 
 
-def test_faulty_requests_are_the_same_for_a_seed_and_of_every_fault(faults: World) -> None:
-    first, again = (Requests(faults.truth, 4) for _ in range(2))
+def test_faulty_requests_are_the_same_for_a_seed_and_of_every_fault(faults: FaultFixture) -> None:
+    first, again = (Requests(faults.oracle, 4) for _ in range(2))
     made = [first.malformed() for _ in range(1500)]
     assert made == [again.malformed() for _ in range(1500)]
     assert len({one.fault for one in made}) == 35
 
 
-def test_an_answer_that_is_read_late_is_whole(address: str, faults: World) -> None:
+def test_an_answer_that_is_read_late_is_whole(address: str, faults: FaultFixture) -> None:
     with wire_to(address, 0) as wire:
         wire.greet()
         wire.open(ANALYZE)
-        wire.send(faults.truth.requests[3].SerializeToString())
+        wire.send(faults.oracle.requests[3].SerializeToString())
         threading.Event().wait(0.1)
         assert not wire.received
         body = wire.take()
     response = pb.AnalyzeResponse.FromString(body[5:])
-    assert not faults.truth.complaint(3, response)
-    assert faults.truth.complaint(4, response)
+    assert not faults.oracle.complaint(3, response)
+    assert faults.oracle.complaint(4, response)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 import trunkline
-from benchmarks.faults.calls import channel_to, raw_call
-from benchmarks.faults.tally import Tally, table
-from benchmarks.faults.world import World
+from tests.faults.serving.calls import channel_to, raw_call
+from tests.faults.serving.fault_fixture import FaultFixture
+from tests.faults.serving.fault_report import FaultReport, table
 from tests.serve.hosting import Loop
 from tests.tiny import POISON, TASKS
 from trunkline.v1 import analysis_service_pb2 as pb
@@ -55,18 +55,18 @@ def channel(host: Loop, bundle: Path) -> Iterator[grpc.Channel]:
 @often
 @given(request=requests)
 def test_any_request_gets_the_answer_or_the_status_that_the_model_gives(
-    faults: World, channel: grpc.Channel, request: pb.AnalyzeRequest
+    faults: FaultFixture, channel: grpc.Channel, request: pb.AnalyzeRequest
 ) -> None:
-    tally = Tally("requests")
-    raw_call(channel, request.SerializeToString(), faults.truth, tally)
-    assert tally.clean, table([tally])
+    report = FaultReport("requests")
+    raw_call(channel, request.SerializeToString(), faults.oracle, report)
+    assert report.clean, table([report])
 
 
 @often
 @given(data=some.binary(max_size=200))
 def test_any_bytes_get_the_answer_or_the_status_that_the_model_gives(
-    faults: World, channel: grpc.Channel, data: bytes
+    faults: FaultFixture, channel: grpc.Channel, data: bytes
 ) -> None:
-    tally = Tally("bytes")
-    raw_call(channel, data, faults.truth, tally)
-    assert tally.clean, table([tally])
+    report = FaultReport("bytes")
+    raw_call(channel, data, faults.oracle, report)
+    assert report.clean, table([report])

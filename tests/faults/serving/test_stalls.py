@@ -13,10 +13,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import trunkline
-from benchmarks.faults.calls import ANALYZE, channel_to
-from benchmarks.faults.inference import INFER, Requests
-from benchmarks.faults.malformed import mutation
-from benchmarks.faults.world import World
+from tests.faults.serving.calls import ANALYZE, channel_to
+from tests.faults.serving.fault_fixture import FaultFixture
+from tests.faults.serving.inference import INFER, Requests
+from tests.faults.serving.malformed import mutation
 from tests.serve.hosting import PATIENCE, Loop
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1 import model_service_pb2 as model_pb
@@ -97,7 +97,7 @@ async def _ended(looking: "asyncio.Task[None]") -> None:
 
 
 @pytest.fixture(scope="module")
-def server(host: Loop, faults: World) -> Iterator[Server]:
+def server(host: Loop, faults: FaultFixture) -> Iterator[Server]:
     folder = faults.scratch
     with (
         host.serving([trunkline.load(faults.versions[0], 1)], folder=str(folder)) as hosted,
@@ -240,16 +240,16 @@ def test_no_request_holds_up_the_others(server: Server, case: str) -> None:
     assert longest < BUDGET, f"{longest * 1000:.0f} ms"
 
 
-def test_faulty_requests_do_not_hold_up_the_others(server: Server, faults: World) -> None:
-    requests = Requests(faults.truth, 2)
+def test_faulty_requests_do_not_hold_up_the_others(server: Server, faults: FaultFixture) -> None:
+    requests = Requests(faults.oracle, 2)
     made = [requests.malformed().data for _ in range(150)]
     longest = server.longest(INFER, *made)
     assert longest < BUDGET, f"{longest * 1000:.0f} ms"
 
 
-def test_changed_requests_do_not_hold_up_the_others(server: Server, faults: World) -> None:
+def test_changed_requests_do_not_hold_up_the_others(server: Server, faults: FaultFixture) -> None:
     chance = random.Random(3)
-    originals = [one.SerializeToString() for one in faults.truth.requests]
+    originals = [one.SerializeToString() for one in faults.oracle.requests]
     longest = server.longest(ANALYZE, *(mutation(originals, chance) for _ in range(100)))
     assert longest < BUDGET, f"{longest * 1000:.0f} ms"
 

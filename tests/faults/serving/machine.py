@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 
 from benchmarks.family import descriptors as open_descriptors
-from benchmarks.faults.calls import Crowd, channel_to, code_of, good_call, judge_error, none
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.world import World
+from tests.faults.serving.calls import ClientPool, channel_to, code_of, good_call, judge_error, none
+from tests.faults.serving.fault_fixture import FaultFixture
+from tests.faults.serving.fault_report import FaultReport
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.launch import Launched
@@ -29,33 +29,33 @@ _SPARE = 6  # descriptors left to a server that runs out
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.MULTILINE)
 
 
-def clock_jumps(world: World) -> Tally:
+def clock_jumps(fixture: FaultFixture) -> FaultReport:
     """Has the wall clock jump by a day at every look: deadlines go by a clock that does not."""
-    tally = Tally("clock jumps")
-    jumping = "benchmarks.faults.jumping_clock"
-    with world.serving("--log-calls", module=jumping) as server:
-        crowd = Crowd(server.address, world.truth, tally, callers=4)
-        with crowd.calling(), channel_to(server.address) as channel:
-            for _ in range(world.times(20)):
-                crowd.wait(_CALLS // 20)
-                _expire(channel, world, tally)
-        tally.notes["hours between log lines at most"] = jumped = _hours(server.log)
-        tally.check("" if jumped > 1 else "the clock did not jump")
-    return tally
+    report = FaultReport("clock jumps")
+    jumping = "tests.faults.serving.jumping_clock"
+    with fixture.serving("--log-calls", module=jumping) as server:
+        pool = ClientPool(server.address, fixture.oracle, report, callers=4)
+        with pool.calling(), channel_to(server.address) as channel:
+            for _ in range(fixture.times(20)):
+                pool.wait(_CALLS // 20)
+                _expire(channel, fixture, report)
+        report.notes["hours between log lines at most"] = jumped = _hours(server.log)
+        report.check("" if jumped > 1 else "the clock did not jump")
+    return report
 
 
-def _expire(channel: grpc.Channel, world: World, tally: Tally) -> None:
+def _expire(channel: grpc.Channel, fixture: FaultFixture, report: FaultReport) -> None:
     """Makes a call that cannot be done in time, which must be told neither late nor as else."""
     stub: Any = AnalysisServiceStub(channel)
-    documents = [document for one in world.truth.requests for document in one.documents]
-    request = pb.AnalyzeRequest(model=world.truth.name, documents=documents)
+    documents = [document for one in fixture.oracle.requests for document in one.documents]
+    request = pb.AnalyzeRequest(model=fixture.oracle.name, documents=documents)
     begin = time.monotonic()
     try:
         stub.Analyze(request, timeout=0.002)
-        tally.survive("answered in 2 ms")
+        report.survive("answered in 2 ms")
     except grpc.RpcError as error:
         quick = time.monotonic() - begin < 1
-        judge_error(error, tally, _expired if quick else none)
+        judge_error(error, report, _expired if quick else none)
 
 
 def _expired(error: grpc.RpcError) -> str:
@@ -71,47 +71,49 @@ def _hours(log: Path) -> int:
     return int(max(gaps, default=0) / 3600)
 
 
-def full_disk(world: World) -> Tally:
+def full_disk(fixture: FaultFixture) -> FaultReport:
     """Lets no line of the log be written, from the start or from some size on."""
-    tally = Tally("disk full for logs")
+    report = FaultReport("disk full for logs")
     if _FULL.exists():
-        with world.serving("--log-calls", log=_FULL) as server:
-            _answers_on(server, world, tally)
-    with world.serving("--log-calls") as server:
+        with fixture.serving("--log-calls", log=_FULL) as server:
+            _answers_on(server, fixture, report)
+    with fixture.serving("--log-calls") as server:
         limits = (_SMALL, resource.RLIM_INFINITY)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
-        _answers_on(server, world, tally)
+        _answers_on(server, fixture, report)
         written = server.log.stat().st_size
-        tally.check(f"{written} bytes of log, so the disk was not full" if written > _SMALL else "")
-    return tally
+        report.check(
+            f"{written} bytes of log, so the disk was not full" if written > _SMALL else ""
+        )
+    return report
 
 
-def _answers_on(server: Launched, world: World, tally: Tally) -> None:
-    crowd = Crowd(server.address, world.truth, tally, callers=4)
-    with crowd.calling():
-        crowd.wait(_CALLS)
+def _answers_on(server: Launched, fixture: FaultFixture, report: FaultReport) -> None:
+    pool = ClientPool(server.address, fixture.oracle, report, callers=4)
+    with pool.calling():
+        pool.wait(_CALLS)
     status = server.process.poll()
-    tally.check("" if status is None else f"the server ended with {status}")
+    report.check("" if status is None else f"the server ended with {status}")
 
 
-def descriptors(world: World) -> Tally:
+def descriptors(fixture: FaultFixture) -> FaultReport:
     """Takes all descriptors of a server: who is connected goes on, others get in afterwards."""
-    tally = Tally("descriptor exhaustion")
-    with world.serving() as server:
-        crowd = Crowd(server.address, world.truth, tally, callers=4)
-        with crowd.calling(), contextlib.ExitStack() as stack:
-            crowd.wait(_CALLS)
+    report = FaultReport("descriptor exhaustion")
+    with fixture.serving() as server:
+        pool = ClientPool(server.address, fixture.oracle, report, callers=4)
+        with pool.calling(), contextlib.ExitStack() as stack:
+            pool.wait(_CALLS)
             few = open_descriptors(server.process) + _SPARE
             _, most = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (few, most))
-            for _ in range(world.times(100) + 4 * _SPARE):
+            for _ in range(fixture.times(100) + 4 * _SPARE):
                 stack.enter_context(_connection(server))
-            crowd.wait(_CALLS)
+            pool.wait(_CALLS)
             taken = few - open_descriptors(server.process)
-            tally.check(f"{taken} descriptors were still free" if taken > 0 else "")
+            report.check(f"{taken} descriptors were still free" if taken > 0 else "")
         with channel_to(server.address) as channel:
-            good_call(channel, world.truth, tally)
-    return tally
+            good_call(channel, fixture.oracle, report)
+    return report
 
 
 def _connection(server: Launched) -> socket.socket:

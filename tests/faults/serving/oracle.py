@@ -30,7 +30,7 @@ _MOST_DOCUMENTS = 3
 Expected = Sequence[pb.DocumentResult]
 
 
-class Truth:
+class Oracle:
     """Versions of one model in this process, and requests whose answers by them are known.
 
     Args:

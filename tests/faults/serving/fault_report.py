@@ -10,7 +10,7 @@ _TOLD = 5  # complaints kept
 
 
 @dataclass
-class Tally:
+class FaultReport:
     """Calls made under one fault. Safe to use from several threads.
 
     Attributes:
@@ -66,16 +66,6 @@ class Tally:
         else:
             self.survive()
 
-    def add(self, other: Tally) -> None:
-        """Adds the calls of another tally."""
-        self.survived += other.survived
-        self.lost += other.lost
-        self.wrong += other.wrong
-        for note, count in other.notes.items():
-            self.notes[note] = self.notes.get(note, 0) + count
-        for complaint in other.complaints:
-            self._keep(complaint)
-
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON form."""
         return {
@@ -93,11 +83,11 @@ class Tally:
             self.complaints.append(complaint)
 
 
-def table(tallies: list[Tally]) -> str:
+def table(reports: list[FaultReport]) -> str:
     """Returns the report as lines of columns."""
-    width = max(len(tally.fault) for tally in tallies)
+    width = max(len(report.fault) for report in reports)
     lines = [f"{'fault':<{width}}   tried survived   lost  wrong"]
-    for one in tallies:
+    for one in reports:
         counts = f"{one.tried:>8}{one.survived:>9}{one.lost:>7}{one.wrong:>7}"
         notes = ", ".join(f"{name} {value}" for name, value in one.notes.items())
         lines.append(f"{one.fault:<{width}}{counts}   {notes}".rstrip())

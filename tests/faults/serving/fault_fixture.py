@@ -1,4 +1,4 @@
-"""What every fault is tried on: versions of a bundle, the truth about them, a place to write."""
+"""What every fault is tried on: versions of a bundle, the oracle about them, a place to write."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults.truth import Truth
-from benchmarks.faults.versions import reversioned
+from tests.faults.serving.oracle import Oracle
+from tests.faults.serving.versions import reversioned
 from trunkline.bundle import open_bundle
 from trunkline_serve.launch import Launched, serving
 
@@ -18,18 +18,18 @@ VERSIONS = 3
 
 
 @dataclass(frozen=True)
-class World:
+class FaultFixture:
     """What faults are tried on.
 
     Attributes:
         versions: A bundle for each version, oldest first.
-        truth: What they answer.
+        oracle: What they answer.
         scratch: A folder to write to.
         size: How much to try, as a factor: 1 for the report, less for tests.
     """
 
     versions: Sequence[Path]
-    truth: Truth
+    oracle: Oracle
     scratch: Path
     size: float
 
@@ -41,7 +41,7 @@ class World:
         self, *flags: object, module: str = "trunkline", log: Path | None = None
     ) -> AbstractContextManager[Launched]:
         """Runs a server of the oldest version."""
-        graph = ("--graph", self.truth.graph, "--threads", 2)
+        graph = ("--graph", self.oracle.graph, "--threads", 2)
         return serving([self.versions[0]], *graph, *flags, module=module, log=log)
 
     @contextmanager
@@ -56,7 +56,7 @@ class World:
 
 
 @contextmanager
-def world(bundle: Path, size: float = 1.0, seed: int = 0) -> Iterator[World]:
+def fault_fixture(bundle: Path, size: float = 1.0, seed: int = 0) -> Iterator[FaultFixture]:
     """Makes other versions of a bundle, and learns what they answer."""
     with tempfile.TemporaryDirectory(prefix="trunkline-faults-") as scratch:
         own, folder = open_bundle(bundle).manifest.version, Path(scratch) / "versions"
@@ -66,4 +66,4 @@ def world(bundle: Path, size: float = 1.0, seed: int = 0) -> Iterator[World]:
             for version in range(own + 1, own + VERSIONS)
         ]
         versions = [bundle, *others]
-        yield World(versions, Truth(versions, seed=seed), Path(scratch), size)
+        yield FaultFixture(versions, Oracle(versions, seed=seed), Path(scratch), size)

@@ -1,4 +1,4 @@
-"""Calls to a server, one or a crowd of them, each judged by what the model says."""
+"""Calls to a server, one or a pool of them, each judged by what the model says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.truth import Truth, difference
+from tests.faults.serving.fault_report import FaultReport
+from tests.faults.serving.oracle import Oracle, difference
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.rpc.status import DOMAIN
@@ -78,17 +78,17 @@ def is_ours(error: grpc.RpcError) -> bool:
     )
 
 
-def judge_error(error: grpc.RpcError, tally: Tally, allowed: Allowed = none) -> None:
+def judge_error(error: grpc.RpcError, report: FaultReport, allowed: Allowed = none) -> None:
     """Counts a call that failed: what broke off or took too long is lost, the rest wrong."""
     kind = allowed(error)
     if kind:
-        tally.survive(kind)
+        report.survive(kind)
     elif is_ours(error):
-        tally.fail(words_of(error))
+        report.fail(words_of(error))
     elif code_of(error) in _LOST:
-        tally.lose(words_of(error))
+        report.lose(words_of(error))
     else:
-        tally.fail(words_of(error))
+        report.fail(words_of(error))
 
 
 _LOST = {
@@ -105,23 +105,23 @@ def channel_to(address: str) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def good_call(channel: grpc.Channel, truth: Truth, tally: Tally, index: int = 0) -> None:
+def good_call(channel: grpc.Channel, oracle: Oracle, report: FaultReport, index: int = 0) -> None:
     """Makes one call that must be answered, and judges the answer."""
     stub: Any = AnalysisServiceStub(channel)
-    index %= len(truth.requests)
+    index %= len(oracle.requests)
     try:
-        response = stub.Analyze(truth.requests[index], timeout=SECONDS, wait_for_ready=True)
+        response = stub.Analyze(oracle.requests[index], timeout=SECONDS, wait_for_ready=True)
     except grpc.RpcError as error:
-        judge_error(error, tally)
+        judge_error(error, report)
         return
-    tally.check(truth.complaint(index, response))
+    report.check(oracle.complaint(index, response))
 
 
 def raw_call(
     channel: grpc.Channel,
     data: bytes,
-    truth: Truth,
-    tally: Tally,
+    oracle: Oracle,
+    report: FaultReport,
     *,
     versions: Sequence[int] = (),
     seconds: float = SECONDS,
@@ -131,38 +131,38 @@ def raw_call(
     Args:
         channel: To the server.
         data: Of the request, if they are one.
-        truth: Decides.
-        tally: Counts the outcome.
+        oracle: Decides.
+        report: Counts the outcome.
         versions: Those of which one is served; the oldest by default.
         seconds: That the call may take.
     """
     read = pb.AnalyzeResponse.FromString
     method: Any = channel.unary_unary(ANALYZE, response_deserializer=read)
-    verdicts = [truth.verdict(data, version) for version in versions or truth.versions[:1]]
+    verdicts = [oracle.verdict(data, version) for version in versions or oracle.versions[:1]]
     try:
         response = method(data, timeout=seconds)
     except grpc.RpcError as error:
         if is_ours(error) and code_of(error) in verdicts:
-            tally.survive()
+            report.survive()
         else:
-            judge_error(error, tally)
+            judge_error(error, report)
         return
     answers = [one for one in verdicts if not isinstance(one, grpc.StatusCode)]
     complaints = [difference(one, response.results) for one in answers]
     if not answers:
-        tally.fail(f"answered what should be {verdicts[0]}: {data[:60]!r}")
+        report.fail(f"answered what should be {verdicts[0]}: {data[:60]!r}")
     else:
-        tally.check("" if "" in complaints else complaints[0])
+        report.check("" if "" in complaints else complaints[0])
 
 
 @dataclass
-class Crowd:
+class ClientPool:
     """Callers that call again and again, each on a thread; half of them share a connection.
 
     Attributes:
         address: The server.
-        truth: Measures the answers.
-        tally: Counts them.
+        oracle: Measures the answers.
+        report: Counts them.
         callers: How many.
         allowed: What errors the fault may cause.
         slowest: Seconds of the slowest call, whatever became of it.
@@ -171,8 +171,8 @@ class Crowd:
     """
 
     address: str
-    truth: Truth
-    tally: Tally
+    oracle: Oracle
+    report: FaultReport
     callers: int = 8
     allowed: Allowed = none
     slowest: float = 0.0
@@ -182,7 +182,7 @@ class Crowd:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def calling(self) -> Iterator[Crowd]:
+    def calling(self) -> Iterator[ClientPool]:
         """Has them call while the block runs, and waits for the last answers."""
         with channel_to(self.address) as shared, _many(self.address, self.callers // 2) as own:
             channels = [*own, *[shared] * (self.callers - len(own))]
@@ -205,8 +205,8 @@ class Crowd:
         Raises:
             TimeoutError: There were not, in a minute.
         """
-        target = self.tally.tried + calls
-        self._wait(lambda: self.tally.tried >= target)
+        target = self.report.tried + calls
+        self._wait(lambda: self.report.tried >= target)
 
     def recover(self, answers: int) -> None:
         """Waits until so many more calls were answered.
@@ -221,25 +221,25 @@ class Crowd:
         end = time.monotonic() + SECONDS
         while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(f"{self.tally.fault}: too few calls in {SECONDS:.0f} s")
+                raise TimeoutError(f"{self.report.fault}: too few calls in {SECONDS:.0f} s")
             time.sleep(0.005)
 
     def _call(self, channel: grpc.Channel, seed: int) -> None:
         stub: Any = AnalysisServiceStub(channel)
         random = np.random.default_rng(seed)
         while not self._stop.is_set():
-            index = int(random.integers(len(self.truth.requests)))
+            index = int(random.integers(len(self.oracle.requests)))
             begin = time.monotonic()
             try:
-                response = stub.Analyze(self.truth.requests[index], timeout=SECONDS)
+                response = stub.Analyze(self.oracle.requests[index], timeout=SECONDS)
             except grpc.RpcError as error:
-                judge_error(error, self.tally, self.allowed)
+                judge_error(error, self.report, self.allowed)
                 self._stop.wait(_PAUSE)
             else:
                 with self._lock:
                     self.answered += 1
                 self.versions.add(response.model_version)
-                self.tally.check(self.truth.complaint(index, response))
+                self.report.check(self.oracle.complaint(index, response))
             self.slowest = max(self.slowest, time.monotonic() - begin)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 
-from benchmarks.faults.calls import ANALYZE, channel_to, good_call, raw_call
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.world import World
+from tests.faults.serving.calls import ANALYZE, channel_to, good_call, raw_call
+from tests.faults.serving.fault_fixture import FaultFixture
+from tests.faults.serving.fault_report import FaultReport
 from trunkline import Document
 from trunkline.errors import InvalidInput
 from trunkline.v1 import analysis_service_pb2 as pb
@@ -45,15 +45,15 @@ ODD = (
 """Texts that all must be answered as the model answers them in process."""
 
 
-def odd_texts(world: World) -> Tally:
+def odd_texts(fixture: FaultFixture) -> FaultReport:
     """Sends every odd text; the answers are the model's own."""
-    tally = Tally("odd texts")
-    with world.serving() as server, channel_to(server.address) as channel:
+    report = FaultReport("odd texts")
+    with fixture.serving() as server, channel_to(server.address) as channel:
         for data in odd_requests():
-            raw_call(channel, data, world.truth, tally)
-        _refused_here(tally)
-        good_call(channel, world.truth, tally)
-    return tally
+            raw_call(channel, data, fixture.oracle, report)
+        _refused_here(report)
+        good_call(channel, fixture.oracle, report)
+    return report
 
 
 def odd_requests() -> list[bytes]:
@@ -61,27 +61,27 @@ def odd_requests() -> list[bytes]:
     return [*map(_request, ODD), *_not_unicode()]
 
 
-def large_text(world: World) -> Tally:
+def large_text(fixture: FaultFixture) -> FaultReport:
     """Sends a megabyte of text: refused over the limit, and answered where the limit is higher."""
-    tally = Tally("1 MB of text")
-    sentence = world.truth.documents[0].text + " "
+    report = FaultReport("1 MB of text")
+    sentence = fixture.oracle.documents[0].text + " "
     large = (sentence * (_LARGE // len(sentence) + 1))[:_LARGE]
-    data = _request(large, _brief_task(world))
-    with world.serving() as server, channel_to(server.address) as channel:
-        _refused(channel, data, tally)
-        good_call(channel, world.truth, tally)
+    data = _request(large, _brief_task(fixture))
+    with fixture.serving() as server, channel_to(server.address) as channel:
+        _refused(channel, data, report)
+        good_call(channel, fixture.oracle, report)
     with (
-        world.serving("--max-text-bytes", 2 * _LARGE, "--max-queue-tokens", _TOKENS) as server,
+        fixture.serving("--max-text-bytes", 2 * _LARGE, "--max-queue-tokens", _TOKENS) as server,
         channel_to(server.address) as channel,
     ):
-        raw_call(channel, data, world.truth, tally, seconds=_SECONDS)
-        good_call(channel, world.truth, tally)
-    return tally
+        raw_call(channel, data, fixture.oracle, report, seconds=_SECONDS)
+        good_call(channel, fixture.oracle, report)
+    return report
 
 
-def _brief_task(world: World) -> tuple[str, ...]:
+def _brief_task(fixture: FaultFixture) -> tuple[str, ...]:
     """Returns the task with the shortest answers: a megabyte of tags is not what is tried here."""
-    brief = [spec.name for spec in world.truth.tasks if spec.kind == _BRIEF]
+    brief = [spec.name for spec in fixture.oracle.tasks if spec.kind == _BRIEF]
     return tuple(brief[:1])
 
 
@@ -104,23 +104,23 @@ def _bytes_field(number: int, data: bytes) -> bytes:
     return bytes([number << 3 | 2, len(data)]) + data
 
 
-def _refused_here(tally: Tally) -> None:
+def _refused_here(report: FaultReport) -> None:
     """Asks the client's own side to send a lone surrogate, which it must refuse."""
     try:
         request_to_pb([Document("Ada \ud800 in Rome")], "", 0)
-        tally.fail("a lone surrogate was written into a request")
+        report.fail("a lone surrogate was written into a request")
     except InvalidInput as error:
-        tally.check("" if error.field == "documents[0]" else f"names {error.field}")
+        report.check("" if error.field == "documents[0]" else f"names {error.field}")
 
 
-def _refused(channel: grpc.Channel, data: bytes, tally: Tally) -> None:
+def _refused(channel: grpc.Channel, data: bytes, report: FaultReport) -> None:
     method: Any = channel.unary_unary(ANALYZE)
     try:
         method(data, timeout=60)
-        tally.fail(f"a text over {_LIMIT} bytes was answered")
+        report.fail(f"a text over {_LIMIT} bytes was answered")
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call)
         right = error.code() is grpc.StatusCode.INVALID_ARGUMENT and str(_LIMIT) in str(
             error.details()
         )
-        tally.check("" if right else f"{error.code().name}: {error.details()}")
+        report.check("" if right else f"{error.code().name}: {error.details()}")

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.faults.truth import Truth, apart
+from tests.faults.serving.oracle import Oracle, apart
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -37,15 +37,15 @@ class Requests:
     """Makes requests to a model, the same ones for the same seed.
 
     Args:
-        truth: The model, and the texts it is asked about.
+        oracle: The model, and the texts it is asked about.
         seed: Decides on the requests.
     """
 
-    def __init__(self, truth: Truth, seed: int) -> None:
-        self._truth = truth
+    def __init__(self, oracle: Oracle, seed: int) -> None:
+        self._oracle = oracle
         self._random = np.random.default_rng(seed)
         # Every task that reads nothing but the text.
-        self._tasks = [spec.name for spec in truth.tasks if not spec.pair and spec.labels]
+        self._tasks = [spec.name for spec in oracle.tasks if not spec.pair and spec.labels]
 
     def good(self) -> tuple[bytes, list[str]]:
         """Returns a request with no fault, and the texts in it."""
@@ -54,10 +54,10 @@ class Requests:
 
     def complaint(self, response: pb.ModelInferResponse, texts: Sequence[str]) -> str:
         """Returns what is wrong with the answer to a good request; empty if nothing is."""
-        versions = {str(version): version for version in self._truth.versions}
+        versions = {str(version): version for version in self._oracle.versions}
         if response.model_version not in versions:
             return f"answered by version {response.model_version!r}"
-        wanted = self._truth.annotations(texts, self._tasks, versions[response.model_version])
+        wanted = self._oracle.annotations(texts, self._tasks, versions[response.model_version])
         try:
             found = _annotations_of(response)
         except ValueError as error:
@@ -89,9 +89,9 @@ class Requests:
         return things[self.integer(len(things))]
 
     def _texts(self) -> tuple[Request, list[str]]:
-        documents = self._truth.documents
+        documents = self._oracle.documents
         texts = [self._pick(documents).text for _ in range(1 + self.integer(3))]
-        request = Request(model_name=self._truth.name)
+        request = Request(model_name=self._oracle.name)
         request.parameters["tasks"].string_param = ",".join(self._tasks)
         request.inputs.add(name="TEXT", datatype="BYTES", shape=[len(texts)])
         request.raw_input_contents.append(strings(*(text.encode() for text in texts)))
@@ -99,7 +99,7 @@ class Requests:
 
     def _tensors(self) -> Request:
         shape = [1 + self.integer(3), 2 + self.integer(6)]
-        request = Request(model_name=f"{self._truth.name}.tensors")
+        request = Request(model_name=f"{self._oracle.name}.tensors")
         for name in ("input_ids", "attention_mask"):
             request.inputs.add(name=name, datatype="INT64", shape=shape)
             request.raw_input_contents.append(np.ones(shape, "<i8").tobytes())

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from benchmarks.faults.calls import (
+from tests.faults.serving.calls import (
     SECONDS,
     channel_to,
     code_of,
@@ -19,9 +19,9 @@ from benchmarks.faults.calls import (
     raw_call,
     words_of,
 )
-from benchmarks.faults.inference import INFER, Malformed, Requests
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.world import World
+from tests.faults.serving.fault_fixture import FaultFixture
+from tests.faults.serving.fault_report import FaultReport
+from tests.faults.serving.inference import INFER, Malformed, Requests
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
 
 _CALLERS = 4
@@ -37,76 +37,78 @@ _METHODS = (
 )
 
 
-def open_inference(world: World) -> Tally:
+def open_inference(fixture: FaultFixture) -> FaultReport:
     """Sends faulty Open Inference requests, and good ones in between that must be answered."""
-    tally = Tally("malformed Open Inference requests")
-    with world.serving() as server, ThreadPoolExecutor(_CALLERS) as callers:
+    report = FaultReport("malformed Open Inference requests")
+    with fixture.serving() as server, ThreadPoolExecutor(_CALLERS) as callers:
 
         def call(seed: int) -> None:
             with channel_to(server.address) as channel:
-                many_malformed(channel, Requests(world.truth, seed), tally, count)
+                many_malformed(channel, Requests(fixture.oracle, seed), report, count)
 
-        count = world.times(_OPEN_INFERENCE // _CALLERS)
+        count = fixture.times(_OPEN_INFERENCE // _CALLERS)
         for done in [callers.submit(call, seed) for seed in range(_CALLERS)]:
             done.result()
         with channel_to(server.address) as channel:
-            _unknown_methods(channel, tally)
-            good_call(channel, world.truth, tally)
-    return tally
+            _unknown_methods(channel, report)
+            good_call(channel, fixture.oracle, report)
+    return report
 
 
-def many_malformed(channel: grpc.Channel, requests: Requests, tally: Tally, count: int) -> None:
+def many_malformed(
+    channel: grpc.Channel, requests: Requests, report: FaultReport, count: int
+) -> None:
     """Sends so many faulty requests."""
     read = pb.ModelInferResponse.FromString
     infer: Any = channel.unary_unary(INFER, response_deserializer=read)
     for at in range(count):
-        _send(infer, requests.malformed(), tally)
+        _send(infer, requests.malformed(), report)
         if at % _BETWEEN == 0:
-            _send_good(infer, requests, tally)
+            _send_good(infer, requests, report)
 
 
-def _send(infer: Any, request: Malformed, tally: Tally) -> None:
+def _send(infer: Any, request: Malformed, report: FaultReport) -> None:
     try:
         infer(request.data, timeout=SECONDS)
-        tally.fail(f"{request.fault}: answered")
+        report.fail(f"{request.fault}: answered")
     except grpc.RpcError as error:
         if code_of(error) in request.codes and is_ours(error):
-            tally.survive()
+            report.survive()
         elif is_ours(error):
-            tally.fail(f"{request.fault}: {words_of(error)}")
+            report.fail(f"{request.fault}: {words_of(error)}")
         else:
-            judge_error(error, tally)
+            judge_error(error, report)
 
 
-def _send_good(infer: Any, requests: Requests, tally: Tally) -> None:
+def _send_good(infer: Any, requests: Requests, report: FaultReport) -> None:
     data, texts = requests.good()
     try:
-        tally.check(requests.complaint(infer(data, timeout=SECONDS), texts))
+        report.check(requests.complaint(infer(data, timeout=SECONDS), texts))
     except grpc.RpcError as error:
-        judge_error(error, tally)
+        judge_error(error, report)
 
 
-def _unknown_methods(channel: grpc.Channel, tally: Tally) -> None:
+def _unknown_methods(channel: grpc.Channel, report: FaultReport) -> None:
     for path in _METHODS:
         try:
             channel.unary_unary(path)(b"", timeout=SECONDS)
-            tally.fail(f"{path[:40]}: answered")
+            report.fail(f"{path[:40]}: answered")
         except grpc.RpcError as error:
             unknown = code_of(error) is grpc.StatusCode.UNIMPLEMENTED
-            tally.check("" if unknown else f"{path[:40]}: {words_of(error)}")
+            report.check("" if unknown else f"{path[:40]}: {words_of(error)}")
 
 
-def mutated(world: World) -> Tally:
+def mutated(fixture: FaultFixture) -> FaultReport:
     """Sends requests with changed bytes; the model itself says what each must be answered."""
-    tally = Tally("mutated trunkline.v1 requests")
-    originals = [one.SerializeToString() for one in world.truth.requests]
+    report = FaultReport("mutated trunkline.v1 requests")
+    originals = [one.SerializeToString() for one in fixture.oracle.requests]
     chance = random.Random(3)
-    with world.serving() as server, channel_to(server.address) as channel:
-        for at in range(world.times(_MUTATED)):
-            raw_call(channel, mutation(originals, chance), world.truth, tally)
+    with fixture.serving() as server, channel_to(server.address) as channel:
+        for at in range(fixture.times(_MUTATED)):
+            raw_call(channel, mutation(originals, chance), fixture.oracle, report)
             if at % _BETWEEN == 0:
-                good_call(channel, world.truth, tally, at)
-    return tally
+                good_call(channel, fixture.oracle, report, at)
+    return report
 
 
 def mutation(originals: Sequence[bytes], chance: random.Random) -> bytes:

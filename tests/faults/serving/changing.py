@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.faults.calls import SECONDS, Crowd, channel_to, code_of, good_call, words_of
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.versions import edit_manifest, write_apart
-from benchmarks.faults.world import World
+from tests.faults.serving.calls import SECONDS, ClientPool, channel_to, code_of, good_call, words_of
+from tests.faults.serving.fault_fixture import FaultFixture
+from tests.faults.serving.fault_report import FaultReport
+from tests.faults.serving.versions import edit_manifest, write_apart
 from trunkline.bundle import GOLDEN, MANIFEST, open_bundle, seal
 from trunkline.v1 import model_service_pb2 as pb
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
@@ -28,38 +28,38 @@ _CALLS = 80  # between two changes
 _PROBE = 0.005  # seconds between two looks at the health
 
 
-def reload(world: World) -> Tally:
+def reload(fixture: FaultFixture) -> FaultReport:
     """Replaces the model under load, again and again; no call fails, each names its version."""
-    tally = Tally("reload under load")
-    with world.folder() as folder, world.serving("--models-folder", folder) as server:
-        bundles = [world.copy(at, folder, f"v{at}").name for at in range(len(world.versions))]
-        crowd = Crowd(server.address, world.truth, tally)
-        with channel_to(server.address) as channel, _probed(channel, tally), crowd.calling():
+    report = FaultReport("reload under load")
+    with fixture.folder() as folder, fixture.serving("--models-folder", folder) as server:
+        bundles = [fixture.copy(at, folder, f"v{at}").name for at in range(len(fixture.versions))]
+        pool = ClientPool(server.address, fixture.oracle, report)
+        with channel_to(server.address) as channel, _probed(channel, report), pool.calling():
             models: Any = ModelServiceStub(channel)
-            crowd.wait(_CALLS)
-            for at in range(max(len(bundles), world.times(6))):
-                swap(models, bundles, at, world)
-                crowd.wait(_CALLS)
-        tally.notes["versions"] = len(crowd.versions)
-        unseen = set(world.truth.versions) - crowd.versions
-        tally.check(f"versions that never answered: {sorted(unseen)}" if unseen else "")
-    return tally
+            pool.wait(_CALLS)
+            for at in range(max(len(bundles), fixture.times(6))):
+                swap(models, bundles, at, fixture)
+                pool.wait(_CALLS)
+        report.notes["versions"] = len(pool.versions)
+        unseen = set(fixture.oracle.versions) - pool.versions
+        report.check(f"versions that never answered: {sorted(unseen)}" if unseen else "")
+    return report
 
 
-def swap(models: Any, bundles: Sequence[str], at: int, world: World) -> None:
+def swap(models: Any, bundles: Sequence[str], at: int, fixture: FaultFixture) -> None:
     """Goes to the next version; after the newest, back to the oldest beside it."""
     place = (at + 1) % len(bundles)
     request = pb.LoadModelRequest(bundle=bundles[place], replace=True)
     models.LoadModel(request, timeout=SECONDS)
     if place == 0:
         newest = pb.UnloadModelRequest(
-            model=world.truth.name, model_version=world.truth.versions[-1]
+            model=fixture.oracle.name, model_version=fixture.oracle.versions[-1]
         )
         models.UnloadModel(newest, timeout=SECONDS)
 
 
 @contextmanager
-def _probed(channel: grpc.Channel, tally: Tally) -> Iterator[None]:
+def _probed(channel: grpc.Channel, report: FaultReport) -> Iterator[None]:
     """Asks for the health every few milliseconds, and notes the slowest answer."""
     done, slowest = threading.Event(), [0.0]
     stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -77,7 +77,7 @@ def _probed(channel: grpc.Channel, tally: Tally) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        tally.notes["ms for health at most"] = round(1e3 * slowest[0])
+        report.notes["ms for health at most"] = round(1e3 * slowest[0])
 
 
 def truncated_graph(bundle: Path) -> None:
@@ -125,44 +125,44 @@ SPOILERS: tuple[Callable[[Path], None], ...] = (
 """Ways to spoil a bundle."""
 
 
-def corrupt_bundles(world: World) -> Tally:
+def corrupt_bundles(fixture: FaultFixture) -> FaultReport:
     """Puts spoilt bundles into the watched folder under load; then a good one at their place."""
-    tally = Tally("corrupt bundle in the watched folder")
+    report = FaultReport("corrupt bundle in the watched folder")
     for spoil in SPOILERS:
         with (
-            world.folder() as folder,
-            world.serving("--models-folder", folder, "--models-watch-seconds", _WATCH) as server,
+            fixture.folder() as folder,
+            fixture.serving("--models-folder", folder, "--models-watch-seconds", _WATCH) as server,
         ):
-            crowd = Crowd(server.address, world.truth, tally, callers=4)
-            with crowd.calling():
-                _arrive(world, folder, spoil)
+            pool = ClientPool(server.address, fixture.oracle, report, callers=4)
+            with pool.calling():
+                _arrive(fixture, folder, spoil)
                 server.await_log("not loaded")
-                crowd.wait(_CALLS // 4)
+                pool.wait(_CALLS // 4)
                 time.sleep(4 * _WATCH)
                 told = server.log.read_text(encoding="utf-8").count("not loaded")
-                tally.check(f"{spoil.__name__}: told {told} times" if told != 1 else "")
-                tally.check(_served_beside(server, world.truth.versions[:1]))
-                _mend(world, folder)
-                server.await_log(f"version {world.truth.versions[1]} from")
-                crowd.wait(_CALLS // 4)
-            unseen = world.truth.versions[1] not in crowd.versions
-            tally.check(f"{spoil.__name__}: not served when mended" if unseen else "")
-    return tally
+                report.check(f"{spoil.__name__}: told {told} times" if told != 1 else "")
+                report.check(_served_beside(server, fixture.oracle.versions[:1]))
+                _mend(fixture, folder)
+                server.await_log(f"version {fixture.oracle.versions[1]} from")
+                pool.wait(_CALLS // 4)
+            unseen = fixture.oracle.versions[1] not in pool.versions
+            report.check(f"{spoil.__name__}: not served when mended" if unseen else "")
+    return report
 
 
-def _arrive(world: World, folder: Path, spoil: Callable[[Path], None]) -> None:
+def _arrive(fixture: FaultFixture, folder: Path, spoil: Callable[[Path], None]) -> None:
     """Makes a spoilt bundle aside and moves it in."""
-    aside = world.copy(1, folder, ".arriving")
+    aside = fixture.copy(1, folder, ".arriving")
     spoil(aside)
     aside.rename(folder / "next")
 
 
-def _mend(world: World, folder: Path) -> None:
+def _mend(fixture: FaultFixture, folder: Path) -> None:
     """Copies the good bundle over the spoilt one as `cp` does, but for the manifest, which is last.
 
     A manifest that comes before its files would be looked at too early, and again when it changes.
     """
-    good, target = world.versions[1], folder / "next"
+    good, target = fixture.versions[1], folder / "next"
     for file in sorted(good.rglob("*")):
         if file.is_file() and file.name != MANIFEST:
             write_apart(target / file.relative_to(good), file.read_bytes())
@@ -184,14 +184,14 @@ def _halve(file: Path) -> None:
     write_apart(file, data[: len(data) // 2])
 
 
-def refused_paths(world: World) -> Tally:
+def refused_paths(fixture: FaultFixture) -> FaultReport:
     """Asks to load bundles from outside the folder of models; nothing of it is served."""
-    tally = Tally("paths that leave the folder of models")
+    report = FaultReport("paths that leave the folder of models")
     with (
-        world.folder() as scratch,
-        channel_within(world, scratch / "inside") as (server, channel),
+        fixture.folder() as scratch,
+        channel_within(fixture, scratch / "inside") as (server, channel),
     ):
-        outside = world.copy(1, scratch, "outside")
+        outside = fixture.copy(1, scratch, "outside")
         (scratch / "inside" / "link").symlink_to(outside)
         models: Any = ModelServiceStub(channel)
         for name in (
@@ -207,24 +207,24 @@ def refused_paths(world: World) -> Tally:
         ):
             try:
                 models.LoadModel(pb.LoadModelRequest(bundle=name), timeout=SECONDS)
-                tally.fail(f"loaded {name!r}")
+                report.fail(f"loaded {name!r}")
             except grpc.RpcError as error:
                 allowed = code_of(error) in _REFUSALS
-                tally.check("" if allowed else f"{name!r}: {words_of(error)}")
-        good_call(channel, world.truth, tally)
-        tally.check(_served_beside(server, world.truth.versions[:1]))
-    return tally
+                report.check("" if allowed else f"{name!r}: {words_of(error)}")
+        good_call(channel, fixture.oracle, report)
+        report.check(_served_beside(server, fixture.oracle.versions[:1]))
+    return report
 
 
 _REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
 @contextmanager
-def channel_within(world: World, folder: Path) -> Iterator[tuple[Launched, grpc.Channel]]:
+def channel_within(fixture: FaultFixture, folder: Path) -> Iterator[tuple[Launched, grpc.Channel]]:
     """Runs a server with a folder of models, and connects to it."""
     folder.mkdir()
     with (
-        world.serving("--models-folder", folder) as server,
+        fixture.serving("--models-folder", folder) as server,
         channel_to(server.address) as channel,
     ):
         yield server, channel
