@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from trunkline.bundle import Bundle, Graph, open_bundle
 from trunkline.cpu import available_cpus
@@ -13,7 +12,7 @@ from trunkline.device import CPU
 from trunkline.encode import Row
 from trunkline.errors import RuntimeFault
 from trunkline.kinds import Output, all_outputs
-from trunkline.options import count
+from trunkline.options import count, path
 from trunkline.runner import Runner, open_runner
 from trunkline_export.speed import (
     MOST_STOLEN,
@@ -42,7 +41,7 @@ def bench_graph(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "trunkline bench graph", description="Measure the graphs of a bundle, without a server."
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=path)
     parser.add_argument("--rounds", type=count, default=5, help="all take turns (default: 5)")
     parser.add_argument("--threads", type=count, help="default: the CPUs")
     given = parser.parse_args(argv)

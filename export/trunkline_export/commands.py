@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from trunkline.errors import did_you_mean
-from trunkline.options import count
+from trunkline.options import count, path
 from trunkline_export.variants import PRECISIONS
 from trunkline_export.write import ExportOptions, export_bundle
 
@@ -19,8 +18,8 @@ def export(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "trunkline export", description="Export a checkpoint as a bundle of ONNX graphs."
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint or a run's folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("checkpoint", type=path, help="a checkpoint or a run's folder")
+    parser.add_argument("--out", type=path, required=True, help="folder of the bundle")
     parser.add_argument("--name", help="name of the model; default the configuration's")
     parser.add_argument("--version", type=count, default=1, help="integer version, from 1")
     parser.add_argument(

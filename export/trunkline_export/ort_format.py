@@ -18,6 +18,7 @@ import onnxruntime
 from trunkline.bundle import Bundle, Graph, open_bundle, seal, written_bundle
 from trunkline.errors import BundleError, TrunklineError
 from trunkline.extras import explained
+from trunkline.options import path
 from trunkline_export.card import model_card
 
 OPERATORS = "required_operators.config"
@@ -117,9 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m trunkline_export.ort_format",
         description="Write a bundle with one graph in onnxruntime's own format.",
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=path)
     parser.add_argument("--graph", required=True, help="name or file, e.g. packed-int8")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
+    parser.add_argument("--out", type=path, required=True, help="folder of the new bundle")
     parser.add_argument("--overwrite", action="store_true", help="replace the bundle at --out")
     given = parser.parse_args(argv)
     try:

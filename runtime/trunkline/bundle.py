@@ -228,10 +228,19 @@ def open_bundle(path: Path | str) -> Bundle:
     Raises:
         BundleError: Something is missing, altered or of another version; names the file.
     """
+    folder = bundle_folder(path)
+    return read_steadily(folder, lambda: _open(folder))
+
+
+def bundle_folder(path: Path | str) -> Path:
+    """Returns the folder that names a bundle.
+
+    Raises:
+        BundleError: It is no path; an empty one would be the working folder.
+    """
     if not isinstance(path, str | Path) or not str(path):
         raise BundleError("bundle", f"expected a folder, got {path!r}", "name the bundle's folder")
-    folder = Path(path)
-    return read_steadily(folder, lambda: _open(folder))
+    return Path(path)
 
 
 def _open(folder: Path) -> Bundle:

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from trunkline.bundle import Bundle, Gate, Graph, open_bundle
 from trunkline.device import CUDA
@@ -15,7 +14,7 @@ from trunkline.errors import DeviceError, InvalidInput
 from trunkline.formats.predicted import predicted, span_task
 from trunkline.formats.writers import FORMATS, written
 from trunkline.model import Model, load, open_model
-from trunkline.options import add_graph_options, graph_options
+from trunkline.options import add_graph_options, graph_options, path
 from trunkline.structure import plain
 from trunkline.terminal import json_line, printable
 
@@ -26,7 +25,7 @@ _LONGEST_NAME = 4096  # of a file
 def inspect(argv: Sequence[str]) -> int:
     """Runs `trunkline inspect`."""
     parser = argparse.ArgumentParser("trunkline inspect", description="Show what a bundle holds.")
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=path)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     options = parser.parse_args(argv)
     bundle = open_bundle(options.bundle)
@@ -42,7 +41,7 @@ def verify(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "trunkline verify", description="Check a bundle's hashes, graphs and golden answers."
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=path)
     options = parser.parse_args(argv)
     begin = time.perf_counter()
     bundle = open_bundle(options.bundle)
@@ -66,7 +65,7 @@ def _tested(bundle: Bundle, graph: Graph) -> str:
 def predict(argv: Sequence[str]) -> int:
     """Runs `trunkline predict`."""
     parser = argparse.ArgumentParser("trunkline predict", description="Analyse texts.")
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=path)
     parser.add_argument(
         "text",
         nargs="?",

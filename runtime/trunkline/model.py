@@ -9,7 +9,7 @@ from typing import overload
 import tokenizers
 
 from trunkline.annotations import DocumentResult
-from trunkline.bundle import TOKENIZER, Bundle, Graph, Manifest, open_bundle
+from trunkline.bundle import TOKENIZER, Bundle, Graph, Manifest, bundle_folder, open_bundle
 from trunkline.calibration import quickest
 from trunkline.choice import Where, candidates
 from trunkline.device import ON_CPU, USUAL, CudaOptions, Devices, parse_devices
@@ -134,7 +134,7 @@ def load(
         ConfigError: There is no device of that name.
         DeviceError: The device, or what it needs, is not there or cannot be used.
     """
-    folder = Path(path)
+    folder = bundle_folder(path)
     return read_steadily(
         folder,
         lambda: open_model(

@@ -49,12 +49,25 @@ def seconds(text: str) -> float:
     return _number(text, float, "seconds above 0", sys.float_info.min)
 
 
+def path(text: str) -> Path:
+    """Reads a path; for `type` of an argument. An empty one would be the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a path")
+    return Path(text)
+
+
 def new_file(text: str) -> Path:
     """Reads where a file will be written, which a folder cannot be; for `type` of an argument."""
-    path = Path(text)
-    if not text or path.is_dir():
+    if path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file in it")
-    return path
+    return Path(text)
+
+
+def new_folder(text: str) -> Path:
+    """Reads a folder that files will be written into; for `type` of an argument."""
+    if path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a file; name a folder")
+    return Path(text)
 
 
 def _number(text: str, kind: type[Number], what: str, least: Number) -> Number:

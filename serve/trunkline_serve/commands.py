@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trunkline.errors import ConfigError
+from trunkline.options import path
 from trunkline_serve.bench.command import bench
 from trunkline_serve.host import run
 from trunkline_serve.loading import bundles_in
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="A flag goes over an environment variable, that over the file, that over the"
         " default. --print-config shows what is in force, and where it comes from.",
     )
-    parser.add_argument("bundles", nargs="*", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundles", nargs="*", type=path, metavar="BUNDLE")
     add_settings(parser)
     return parser
 

@@ -18,6 +18,7 @@ from trunkline import Document, DocumentResult, Question
 from trunkline.errors import TrunklineError
 from trunkline.extras import missing
 from trunkline.files import write_whole
+from trunkline.options import new_folder
 from trunkline_serve.client import Client
 from trunkline_serve.launch import serving
 
@@ -60,7 +61,7 @@ def demo(argv: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser("trunkline demo", description="Run the whole path once.")
     parser.add_argument("--encoder", default=ENCODER, help="name on the hub, or a folder")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--out", type=new_folder, default=Path("runs/demo"))
     given = parser.parse_args(argv)
     begin = time.monotonic()
     config = _corpus() / "demo.toml"

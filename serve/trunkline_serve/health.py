@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from trunkline.errors import ConfigError
 from trunkline.options import seconds
 from trunkline.terminal import printable
 from trunkline_serve.client.flags import add_tls_flags, client_options
@@ -20,10 +21,14 @@ def health(argv: Sequence[str]) -> int:
     """Prints a server's health; returns 0 if it serves, 1 if it does not or cannot be reached.
 
     Raises:
-        ConfigError: A PEM file cannot be read, or a certificate comes without its key.
+        ConfigError: A PEM file cannot be read, a certificate comes without its key, or a name or
+            address could be nobody's.
     """
     given = _parser().parse_args(argv)
-    request = health_pb2.HealthCheckRequest(service=given.service)
+    try:
+        request = health_pb2.HealthCheckRequest(service=given.service)
+    except UnicodeEncodeError:
+        raise ConfigError("--service: is not valid Unicode; nothing is named so") from None
     options = client_options(given, given.target, timeout=given.timeout)
     with options.channel(grpc) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)

@@ -20,6 +20,7 @@ from typing import Any
 
 from trunkline.errors import ConfigError
 from trunkline.files import read_edited
+from trunkline.options import path as a_path
 from trunkline.structure import parse
 from trunkline_serve.settings import Settings
 
@@ -104,7 +105,7 @@ def leaves() -> tuple[Leaf, ...]:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds a flag for each setting, `--config` and `--print-config`."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
+    parser.add_argument("--config", type=a_path, metavar="FILE", help="TOML file of settings")
     parser.add_argument(
         "--print-config", action="store_true", help="print all settings as such a file, and end"
     )

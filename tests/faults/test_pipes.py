@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.cli import COMMANDS
+
 TRUNKLINE = [sys.executable, "-m", "trunkline"]
 # What decides on encodings and buffers is the test's to set.
 PLAIN = {
@@ -268,3 +270,7 @@ def test_the_base_commands_need_no_extra(bundle: Path) -> None:
     for command in ("inspect", "verify"):
         status, _, errors = without(extras, command, bundle)
         assert (status, errors) == (0, "")
+
+
+def test_only_what_does_nothing_but_print_may_end_early() -> None:
+    assert {name for name, one in COMMANDS.items() if one.shows} == {"inspect", "predict", "top"}

@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,8 +23,9 @@ from trunkline import (
     Span,
 )
 from trunkline import pipeline as module
+from trunkline.device import CudaOptions
 from trunkline.encode import Row
-from trunkline.errors import InvalidInput, NotFound, RuntimeFault
+from trunkline.errors import BundleError, ConfigError, InvalidInput, NotFound, RuntimeFault
 from trunkline.kinds import Output
 from trunkline.pipeline import Pipeline
 from trunkline.runner import RowOutputs, Runner
@@ -352,6 +354,33 @@ def test_eight_threads_get_what_one_gets(model: Model) -> None:
     wanted = [model.analyze(text, QUESTIONS) for text in given_[:6]] * 8
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda text: model.analyze(text, QUESTIONS), given_)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"threads": -1}, "threads: expected 1 or more, or None for the CPUs, got -1"),
+        ({"threads": 0}, "threads: expected 1 or more"),
+        ({"threads": "2"}, "threads: expected 1 or more"),
+        ({"threads": True}, "threads: expected 1 or more"),
+        ({"device": 3}, "device: expected a string such as 'cpu' or 'cuda:0', got 3"),
+        ({"cuda": 3}, "cuda: expected CudaOptions, got 3"),
+    ],
+)
+def test_options_that_could_not_be_are_refused(
+    bundle: Path, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trunkline.load(bundle, **options)
+    assert str(caught.value).startswith(told)
+    with pytest.raises(ConfigError, match=r"cuda\.memory: expected bytes"):
+        CudaOptions(memory=-1)
+
+
+@pytest.mark.parametrize("path", [None, 3, ""])
+def test_what_is_no_path_is_no_bundle(path: Any) -> None:
+    with pytest.raises(BundleError, match="expected a folder, got"):
+        trunkline.load(path)
 
 
 def test_the_golden_texts_pass_the_self_test(model: Model) -> None:

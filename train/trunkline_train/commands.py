@@ -14,7 +14,7 @@ from trunkline.errors import ConfigError, NotFound
 from trunkline.extras import missing
 from trunkline.files import write_whole
 from trunkline.model import open_model
-from trunkline.options import add_graph_options, graph_options
+from trunkline.options import add_graph_options, graph_options, new_file, new_folder, path
 from trunkline.pipeline import Pipeline
 from trunkline.tasks import TaskSpec
 from trunkline.terminal import printable
@@ -27,9 +27,9 @@ from trunkline_train.scores import Scores
 def train(argv: Sequence[str]) -> int:
     """Runs `trunkline train`."""
     parser = argparse.ArgumentParser("trunkline train", description="Train a multitask model.")
-    parser.add_argument("config", type=Path, help="a TOML configuration, see configs/")
+    parser.add_argument("config", type=path, help="a TOML configuration, see configs/")
     _add_set(parser)
-    parser.add_argument("--out", type=Path, help="folder of the run; default runs/NAME")
+    parser.add_argument("--out", type=path, help="folder of the run; default runs/NAME")
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     either.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -81,16 +81,18 @@ def _evaluate_options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "trunkline evaluate", description="Score a checkpoint or a bundle by the official rules."
     )
-    parser.add_argument("model", type=Path, help="a bundle, a checkpoint or a run's folder")
-    parser.add_argument("--config", type=Path, required=True, help="names the data")
+    parser.add_argument("model", type=path, help="a bundle, a checkpoint or a run's folder")
+    parser.add_argument("--config", type=path, required=True, help="names the data")
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--task", action="append", help="only this task; may be repeated")
-    parser.add_argument("--json", type=Path, help="also write all scores to this file")
+    parser.add_argument("--json", type=new_file, help="also write all scores to this file")
     parser.add_argument(
-        "--predictions", type=Path, help="also write gold and predictions, a JSON line per example"
+        "--predictions",
+        type=new_file,
+        help="also write gold and predictions, a JSON line per example",
     )
     parser.add_argument(
-        "--confusion", type=Path, help="also draw confusion matrices into this folder"
+        "--confusion", type=new_folder, help="also draw confusion matrices into this folder"
     )
     _add_set(parser)
     add_graph_options(parser)

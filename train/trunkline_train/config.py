@@ -234,9 +234,11 @@ def beyond_data(before: Config, after: Config, more: Sequence[str] = ()) -> str 
         if key != "tasks" and key not in more and old[key] != new[key]:
             return str(key)
     for name, task in new["tasks"].items():
+        other = old["tasks"].get(name)
+        if other is None or other["kind"] != task["kind"]:
+            continue  # another task, which whoever wants this one refuses
         for key, value in task.items():
-            same = name not in old["tasks"] or old["tasks"][name][key] == value
-            if not same and key not in (*_DATA_KEYS, *more):
+            if other[key] != value and key not in (*_DATA_KEYS, *more):
                 return f"tasks.{name}.{key}"
     return None
 

@@ -17,7 +17,7 @@ import trunkline
 from trunkline import Model
 from trunkline.errors import ConfigError, RuntimeFault
 from trunkline.files import write_whole
-from trunkline.options import add_graph_options, count, graph_options, new_file, seconds
+from trunkline.options import add_graph_options, count, graph_options, new_file, path, seconds
 from trunkline_serve.bench.load import Extent
 from trunkline_serve.bench.machine import commit, describe_machine, versions
 from trunkline_serve.bench.report import figures, kept, table
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     extent.add_argument("--requests", type=count, help="per concurrency, at least one a round")
     parser.add_argument("--rounds", type=count, default=5, help="all take turns (default: 5)")
     parser.add_argument("--threads", type=count, help="of one run of the graph (default: the CPUs)")
-    parser.add_argument("--texts", type=Path, help="one text per line, or .jsonl with questions")
+    parser.add_argument("--texts", type=path, help="one text per line, or .jsonl with questions")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="write the figures there too")
     add_graph_options(parser)
     add_tls_flags(parser)
@@ -99,7 +99,9 @@ def _check(given: argparse.Namespace, runs: bool) -> None:
             raise ConfigError(f"{flag}: has no effect on {what}; leave it out")
     if given.requests is not None and given.requests < given.rounds:
         raise ConfigError(f"--requests: {given.requests} is less than one for each of --rounds")
-    if not runs and not Path(given.target).exists():
+    if given.texts is not None and not given.texts.is_file():
+        raise ConfigError(f"--texts: {given.texts} is no file; check the path")
+    if not runs and (not given.target or not Path(given.target).exists()):
         raise ConfigError(f"{given.target}: is neither a bundle's folder nor HOST:PORT")
 
 

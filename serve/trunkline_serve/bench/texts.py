@@ -140,8 +140,10 @@ def load_texts(path: Path | None, *, ask: bool) -> list[Document]:
 def _read(path: Path) -> list[tuple[str, Sequence[str]]]:
     try:
         lines = read_edited(path).split("\n")  # other line ends may stand in a text
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, f"cannot be read: {error}") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}; check the path") from None
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"is not UTF-8: {error.reason} at byte {error.start}") from None
     read = _read_json if path.suffix == ".jsonl" else _read_plain
     found = [read(path, at, line) for at, line in enumerate(lines, start=1) if line.strip()]
     if not found:

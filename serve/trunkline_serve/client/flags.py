@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from trunkline.errors import ConfigError
+from trunkline.options import path
 from trunkline_serve.client.options import Options, Tls
 
 TOKEN = "TRUNKLINE_TOKEN"
@@ -29,7 +29,7 @@ def add_token_flags(parser: argparse.ArgumentParser) -> None:
     """Adds where a token is read from: a command line is seen by everybody on the machine."""
     group = parser.add_argument_group("token", f"By default what {TOKEN} holds, if anything.")
     add = group.add_argument
-    add("--token-file", type=Path, metavar="FILE", help="file that holds the token and no more")
+    add("--token-file", type=path, metavar="FILE", help="file that holds the token and no more")
     add(
         "--insecure-token",
         action="store_true",

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trunkline.errors import Unavailable
 
 _PATIENCE = 5.0  # seconds
+_LAST_PORT = 65_535
 _MEND = "give the HOST:PORT of `trunkline serve --metrics-port`"
 
 Labels = tuple[tuple[str, str], ...]
@@ -100,6 +101,9 @@ def fetch(address: str) -> Scrape:
     """
     # The server's log names it as a URL.
     address = address.removeprefix("http://").removesuffix("/metrics")
+    port = address.rpartition(":")[2]
+    if port.isdecimal() and int(port) > _LAST_PORT:  # it would be taken for another one
+        raise Unavailable(f"no metrics at {address}: there is no such port; {_MEND}")
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=_PATIENCE) as reply:
             text = reply.read().decode()
