@@ -117,6 +117,9 @@ ticket_id,body,category
         ("label|message\na|b, c; d\n", [("b, c; d", "a")]),
         ("\ufeff,label,text\n0,a,b\n1,c,d\n", [("b", "a"), ("d", "c")]),
         (TICKETS, [("Printer is on fire", "hardware"), ("Cannot log in", "account")]),
+        ("id,text,queue\n7,a,b\n8,c,d\n", [("a", "b"), ("c", "d")]),
+        ("label,user_id,wording\na,7,b\nc,8,d\n", [("b", "a"), ("d", "c")]),
+        ("category\tfilename\ttitle\tcontent\na\t1.txt\tb\tc, d\n", [("b c, d", "a")]),
         ("weather,It rains.\nsport,A goal!\n", [("It rains.", "weather"), ("A goal!", "sport")]),
         ("a;b\na;c, d\n", [("b", "a"), ("c, d", "a")]),
     ],
@@ -128,6 +131,23 @@ def test_files_as_people_have_them_are_read(
     assert given[: len(wanted)] == wanted
     windows = b"\xef\xbb\xbf" + content.removeprefix("\ufeff").replace("\n", "\r\n").encode()
     assert found(read(windows)) == found(read(content))
+
+
+def test_a_column_that_tells_rows_apart_is_no_label(read: Read) -> None:
+    told = refusal(read, "id,text\n1,a\n2,b\n")
+    assert "a.csv: no row has the column 'label'; there are id, text; set column" in told
+    told = refusal(read, "label,tweet_id\na,1\nb,2\n")
+    assert "there are label, tweet_id: no name tells which column holds the text" in told
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(3, 4), (10, 10)])
+def test_a_header_of_any_names_is_found_where_columns_go_by_number(
+    read: Read, rows: int, kept: int
+) -> None:
+    content = "Kommentar;Kategorie\n" + "".join(f"Satz {at};Lob\n" for at in range(rows))
+    assert len(read(content, column=1, text=0)) == kept
+    told = refusal(read, content)
+    assert "a.csv:1: cannot tell if the first row (Kommentar, Kategorie) names the columns" in told
 
 
 def test_columns_without_a_name_are_not_read(read: Read) -> None:

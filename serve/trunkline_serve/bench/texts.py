@@ -144,7 +144,7 @@ def _read(path: Path) -> list[tuple[str, Sequence[str]]]:
         raise DataError(path, f"cannot be read: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
         raise DataError(path, f"is not UTF-8: {error.reason} at byte {error.start}") from None
-    read = _read_json if path.suffix == ".jsonl" else _read_plain
+    read = _read_json if path.suffix.lower() == ".jsonl" else _read_plain
     found = [read(path, at, line) for at, line in enumerate(lines, start=1) if line.strip()]
     if not found:
         raise DataError(path, "is empty; give at least one text")

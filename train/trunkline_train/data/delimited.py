@@ -21,6 +21,7 @@ _LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is 131,072
 _DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 _TSV = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 _LOOKED_AT = 1000  # rows by which a file is judged
+_MANY_ROWS = 10
 _LONGEST_NAME, _MOST_WORDS = 40, 5  # of a column
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d%?")
 _SENTENCE = re.compile(r"[.!?,;\"\n]")
@@ -167,8 +168,10 @@ def _is_header(
         return False
     if usual or any(len(one) > 1 and all(map(_is_number, one)) for one in columns):
         return True
-    if given or not _may_be_names(first):
+    if not _may_be_names(first):
         return False
+    if given:  # by number: in so many rows of data a label would have come again
+        return len(rest) >= _MANY_ROWS
     shown = ", ".join(first)
     reason = f"cannot tell if the first row ({shown}) names the columns"
     mend = f"set column and text, as names (text = {first[-1]!r}) or as numbers (text = 1)"

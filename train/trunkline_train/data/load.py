@@ -53,10 +53,9 @@ def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | N
     check_names(name, task)
     file = None if cache is None else cache / f"{fingerprint(task, encoder)}.arrow"
     cached = None if file is None else read_cached(file)
-    if cached is not None:
+    if cached is not None and task.sources("dev"):
         rows = f"{len(cached.features):,} rows that an earlier run encoded"
         tell(f"read {', '.join(task.sources('train'))}: {rows}, from {file}")
-    if cached is not None and task.sources("dev"):
         dev = read_dev(task, cached.labels)
         check_room(dev, encoder)
         return LoadedTask(_spec(name, task, cached.labels), cached.features, dev)

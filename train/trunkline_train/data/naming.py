@@ -22,6 +22,11 @@ _BODIES = frozenset(
         *("comment text", "tweet text", "full text", "message text"),
     )
 )
+# What tells rows apart is neither text nor label.
+_KEYS = re.compile(
+    r"(.* )?(id|ids|idx|index|uuid|guid|url|uri|link|date|time|timestamp|author|user|username)"
+    r"|unnamed: \d+|file ?name|created at"
+)
 _APART = re.compile(r"[\s_-]+")
 
 
@@ -50,7 +55,8 @@ def label_column(names: Sequence[str], taken: Sequence[str]) -> str | None:
         raise Unclear(f"{' or '.join(found)} may be the label; set column")
     if found:
         return found[0]
-    return _other(free, _texts(free))
+    others = [name for name in free if not _is_key(name)]
+    return _other(others, _texts(others))
 
 
 def text_columns(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
@@ -65,8 +71,9 @@ def text_columns(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
     """
     free = [name for name in names if name not in taken]
     found = _texts(free)
-    if not found and len(free) == 1:
-        return (free[0],)
+    others = [name for name in free if not _is_key(name)]
+    if not found and len(others) == 1:
+        return (others[0],)
     if not found:
         raise Unclear("no name tells which column holds the text; set text")
     bodies = [name for name in found if _plain(name) not in _TITLES]
@@ -80,9 +87,13 @@ def _texts(names: Sequence[str]) -> list[str]:
 
 
 def _other(free: Sequence[str], known: Sequence[str]) -> str | None:
-    """Returns the one of two columns that is not the known one."""
+    """Returns the one column that is not known, if there is one."""
     others = [name for name in free if name not in known]
     return others[0] if known and len(others) == 1 and len(free) == len(known) + 1 else None
+
+
+def _is_key(name: str) -> bool:
+    return _KEYS.fullmatch(_plain(name)) is not None
 
 
 def _named(names: Sequence[str], known: frozenset[str] | set[str]) -> list[str]:
