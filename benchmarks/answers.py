@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--data", type=Path, help="folder of benchmarks.prepare")
+    parser.add_argument("--data", type=Path, help="folder of experiments.prepare")
     parser.add_argument("--json", type=Path, required=True)
     arguments = sys.argv[1:] if argv is None else list(argv)
     given = parser.parse_args(arguments)

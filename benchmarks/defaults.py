@@ -1,6 +1,6 @@
 """The trainer's defaults against settings tuned by hand: 100 examples of a task, 1,000, or all.
 
-    python -m benchmarks.prepare DATA FOLDER
+    python -m experiments.prepare DATA FOLDER
     python -m benchmarks.defaults FOLDER --out RUNS --encoder E --json FILE [--cells ner-100 ...]
 
 A cell is a task and a number of training examples. Each is trained with the defaults, then with
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import record
-from benchmarks.runs import Plan, run_all
+from experiments.runs import Plan, run_all
 from trunkline.files import write_whole
 from trunkline_train.config import Config, changed, parse_config
 
@@ -72,7 +72,7 @@ def plan(cell: str, setting: str, data: Path, encoder: str, precision: str) -> P
 
 
 def prepare(data: Path, out: Path) -> None:
-    """Links or splits the files of `benchmarks.prepare`, unless that is done."""
+    """Links or splits the files of `experiments.prepare`, unless that is done."""
     if out.exists():
         return
     out.mkdir(parents=True)
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="what benchmarks.prepare wrote")
+    parser.add_argument("data", type=Path, help="what experiments.prepare wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--encoder", required=True)

@@ -32,7 +32,7 @@ _DEMO = Path("runs/demo")
 _DEMO_CONFIG = Path(__file__).parents[1] / "train/trunkline_train/demo/demo.toml"
 _BARS = "bars.json"
 _FEW_PEERS = "plain,litserve,mosec"  # each takes half a minute to find its best setting
-_HOURS = "five_tasks.json"  # not measured anew
+_HOURS = Path(__file__).parents[1] / "experiments/results/five_tasks.json"  # not measured anew
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def stages(given: argparse.Namespace) -> Iterator[Stage]:
     serving = ("benchmarks.serving.bars", bundle, "--run", run, *data, *turns, *peers)
     yield Stage("serving", serving)
     yield Stage("curves", ("benchmarks.serving.curves", bundle, "--run", run, *data, *small))
-    yield Stage("training_speed", ("benchmarks.training_speed", *_training(given)))
+    yield Stage("training_speed", ("experiments.training_speed", *_training(given)))
 
 
 def _training(given: argparse.Namespace) -> tuple[str, ...]:
@@ -137,9 +137,9 @@ def all_bars(out: Path) -> list[dict[str, Any]]:
     """Returns the bars of all results of this run, then those that were recorded before."""
     found: list[dict[str, Any]] = []
     results = [file for file in sorted(out.glob("*.json")) if file.name != _BARS]
-    for file in (*results, RECORDED / _HOURS):
+    for file in (*results, _HOURS):
         try:
-            found += [bar | {"recorded": file.parent == RECORDED} for bar in read_bars(file)]
+            found += [bar | {"recorded": file == _HOURS} for bar in read_bars(file)]
         except DataError:
             continue  # a result without bars
     return found
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--bundle", type=Path, help="default: the demo's, made first if it is not there")
     add("--run", type=Path, help="the checkpoint of the bundle")
-    add("--data", type=Path, help="folder of benchmarks.prepare; default: generated texts")
+    add("--data", type=Path, help="folder of experiments.prepare; default: generated texts")
     add("--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="of training runs")
     add("--full", action="store_true", help="longer turns, more rounds: an hour or more")
     add("--only", action="append", default=[], metavar="NAME", help="only this benchmark")

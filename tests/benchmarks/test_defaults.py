@@ -12,7 +12,7 @@ from trunkline_train.settings import TrainingConfig
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """What `benchmarks.prepare` writes, in small."""
+    """What `experiments.prepare` writes, in small."""
     folder = tmp_path / "prepared"
     folder.mkdir()
     for split in ("train", "dev"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,12 @@ class Run:
 
 
 def train(
-    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_step: Callable[[int], None] | None = None,
 ) -> Checkpoint:
     """Trains a model and returns the best checkpoint, by the mean of the tasks' dev scores.
 
@@ -78,6 +83,7 @@ def train(
         out: Folder of the run; must not hold one unless `resume` or `overwrite`.
         resume: Go on from `out/last`, exactly where it stopped.
         overwrite: Replace the run in `out`, once all data is read.
+        on_step: Called after each optimiser step with the real tokens that it took.
 
     Raises:
         ConfigError: The configuration does not fit the model, or the run exists.
@@ -105,6 +111,8 @@ def train(
             rate = _set_rates(run.optimizer, factor(progress.step))
             result = _step(run, stepper, out, workers)
             report.step(result.losses, result.weights, result.tokens, rate)
+            if on_step is not None:
+                on_step(result.tokens)
             if result.norms:
                 report.gradients(result.norms, result.cosines)
             ended = progress.step % mixer.steps_per_epoch == 0

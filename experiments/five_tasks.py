@@ -1,7 +1,7 @@
 """One model for five tasks against five models for one task each, at the same budget.
 
-    python -m benchmarks.prepare DATA FOLDER
-    python -m benchmarks.five_tasks FOLDER --out RUNS --json benchmarks/results/five_tasks.json
+    python -m experiments.prepare DATA FOLDER
+    python -m experiments.five_tasks FOLDER --out RUNS --json experiments/results/five_tasks.json
 
 Every task sees the same examples, in as many batches of the same size, in its own model as in the
 multitask one: there a step takes one batch of each task, so a task with fewer batches passes more
@@ -25,9 +25,9 @@ from typing import Any
 
 from benchmarks.bars import Bar
 from benchmarks.bars import show as show_bar
-from benchmarks.prepare import local_sources
 from benchmarks.record import record
-from benchmarks.runs import Plan, mean_and_sd, run_all, seeded, shown, trained_folder
+from experiments.prepare import local_sources
+from experiments.runs import Plan, mean_and_sd, run_all, seeded, shown, trained_folder
 from trunkline.files import write_whole
 from trunkline_train.config import Config, load_config
 
@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="what benchmarks.prepare wrote")
+    parser.add_argument("data", type=Path, help="what experiments.prepare wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("configs/five_tasks.toml"))
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arms = (MULTI, TAUGHT) if given.teach else (MULTI,)
     comparisons = {arm: compare(results, arm, given.seeds) for arm in arms}
     print("\n\n".join(show(comparison, arm) for arm, comparison in comparisons.items()))
-    head = record("benchmarks.five_tasks", arguments)
+    head = record("experiments.five_tasks", arguments)
     judged = [bar for arm in arms for bar in bars(comparisons[arm], arm, head["command"])]
     body = {
         "note": given.note,

@@ -1,6 +1,6 @@
 """Turns the public data sets of the experiments into one folder of uniform files.
 
-    python -m benchmarks.prepare DATA OUT [--guessed]
+    python -m experiments.prepare DATA OUT [--guessed]
 
 DATA holds the copies as they were found, packed with gzip: conll2003/eng.{train,testa,testb},
 conllpp/conllpp_test.txt, cleanconll/cleanconll.test, conll2000/{train,test}.txt,
@@ -23,8 +23,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.prepare_news import from_samples, from_table
-from benchmarks.prepare_questions import (
+from experiments.prepare_news import from_samples, from_table
+from experiments.prepare_questions import (
     Row,
     hold_out,
     nested_rows,

@@ -2,7 +2,7 @@
 
     trunkline train configs/ner_qa.toml --out runs/ner-qa
     trunkline export runs/ner-qa --out bundles/ner-qa
-    python -m benchmarks.ner_qa runs/ner-qa bundles/ner-qa --json benchmarks/results/ner_qa.json
+    python -m experiments.ner_qa runs/ner-qa bundles/ner-qa --json experiments/results/ner_qa.json
 
 Both sides see the same examples: CoNLL-2003's test set, and SQuAD v1.1's dev set (its test set is
 not public), or a fixed random sample of it if `tasks.qa.limit.test` is set.
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "largest_difference": worst,
         "served_alike": served_alike,
     }
-    text = json.dumps(record("benchmarks.ner_qa", arguments) | body, indent=1)
+    text = json.dumps(record("experiments.ner_qa", arguments) | body, indent=1)
     write_whole(given.json, text + "\n")
     alike = all(equal == asked for equal, asked in served_alike.values())
     return 0 if worst <= _MOST_DIFFERENCE and alike else 1

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import mixing, notebook_loop
-from benchmarks.five_tasks import bars, compare, count_rows, match, multi, single, taught, uneven
-from benchmarks.five_tasks import show as show_comparison
-from benchmarks.runs import Plan, mean_and_sd, run_all, seeded, shown
-from benchmarks.training_speed import NOTEBOOK, OURS, Speed, Watch, summarise
+from experiments import mixing, notebook_loop
+from experiments.five_tasks import bars, compare, count_rows, match, multi, single, taught, uneven
+from experiments.five_tasks import show as show_comparison
+from experiments.runs import Plan, mean_and_sd, run_all, seeded, shown
+from experiments.training_speed import NOTEBOOK, OURS, Speed, Watch, summarise
 from tests.small import Corpus as World
 from trunkline_train.config import Config
 from trunkline_train.data.source import read_splits
@@ -178,6 +178,7 @@ def test_a_finished_run_is_not_done_again(corpus: World, tmp_path: Path) -> None
     assert first["small"]["scores"].keys() == {"ner", "qa"}
     assert first["small"]["batches"].keys() == {"ner", "qa"}
     assert first["small"]["peak_megabytes"] > 0
+    assert 0 < first["small"]["step_cpu_seconds"] < first["small"]["seconds"]
     with pytest.raises(RuntimeError, match="another configuration"):
         run_all([Plan("small", seeded(plan.config, 9))], tmp_path, jobs=1, threads=1)
 
@@ -185,6 +186,6 @@ def test_a_finished_run_is_not_done_again(corpus: World, tmp_path: Path) -> None
 def test_a_failed_run_says_where_to_look(
     corpus: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.runs.sys.executable", shutil.which("false"))
+    monkeypatch.setattr("experiments.runs.sys.executable", shutil.which("false"))
     with pytest.raises(RuntimeError, match=r"small failed: see .*output\.txt"):
         run_all([Plan("small", corpus.load())], tmp_path, jobs=1, threads=1)

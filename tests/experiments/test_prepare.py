@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.prepare import local_sources, prepare
-from benchmarks.prepare_news import clean, from_samples, from_table
-from benchmarks.prepare_questions import (
+from experiments.prepare import local_sources, prepare
+from experiments.prepare_news import clean, from_samples, from_table
+from experiments.prepare_questions import (
     hold_out,
     qamr_rows,
     squad_rows,

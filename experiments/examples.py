@@ -3,7 +3,7 @@
 The sentences are those of a course notebook on multitask learning that Trunkline is to do better
 than; the contexts of the questions were written for this file.
 
-    python -m benchmarks.examples BUNDLE [--json FILE]
+    python -m experiments.examples BUNDLE [--json FILE]
 """
 
 from __future__ import annotations
@@ -185,7 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json:
         body = {"right": right, "verdicts": [vars(verdict) for verdict in verdicts]}
         write_whole(
-            given.json, json.dumps(record("benchmarks.examples", arguments) | body, indent=2) + "\n"
+            given.json,
+            json.dumps(record("experiments.examples", arguments) | body, indent=2) + "\n",
         )
     return 0
 

@@ -100,7 +100,7 @@ def _run(plan: Plan, folder: Path, threads: int) -> Any:
     if not (folder / _RESULT).exists():
         write_whole(folder / _CONFIG, config)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, "-m", "benchmarks.runs", str(folder)]
+        command = [sys.executable, "-m", "experiments.runs", str(folder)]
         with (folder / _OUTPUT).open("ab") as output:
             done = subprocess.run(
                 command, env=environment, stdout=output, stderr=output, check=False
@@ -123,7 +123,7 @@ class Clock:
         self.wall: list[float] = []
         self.cpu: list[float] = []
 
-    def tick(self) -> None:
+    def tick(self, tokens: int) -> None:
         """Notes the end of a step."""
         now = time.perf_counter(), time.process_time()
         if self._last is not None:
@@ -137,18 +137,9 @@ def _train(config: Config, out: Path) -> dict[str, Any]:
     from trunkline_train import loop
 
     clock = Clock()
-
-    class Timed(loop.Report):
-        """The report of every run, with a clock."""
-
-        def step(self, *args: Any, **kwargs: Any) -> None:
-            clock.tick()
-            super().step(*args, **kwargs)
-
-    loop.Report = Timed
     resumed = (out / loop.LAST).exists()
     before, begin = cpu_times(), time.perf_counter()
-    loop.train(config, out, resume=resumed)
+    loop.train(config, out, resume=resumed, on_step=clock.tick)
     seconds = time.perf_counter() - begin
     progress = json.loads((out / loop.LAST / "checkpoint.json").read_text())["progress"]
     return {

@@ -1,7 +1,7 @@
 """Real tokens per second of Trunkline's trainer and of a course notebook's loop, side by side.
 
-    python -m benchmarks.prepare DATA FOLDER
-    python -m benchmarks.training_speed FOLDER --json benchmarks/results/training_speed.json
+    python -m experiments.prepare DATA FOLDER
+    python -m experiments.training_speed FOLDER --json experiments/results/training_speed.json
 
 Both train entities and questions on the same encoder, with the same data, in batches of 16 rows.
 Rounds alternate, each in a process of its own; a round counts if less than a tenth of the machine's
@@ -26,15 +26,15 @@ from typing import Any
 
 from benchmarks.bars import Bar
 from benchmarks.bars import show as show_bar
-from benchmarks.prepare import local_sources
 from benchmarks.record import record
+from experiments.prepare import local_sources
 from trunkline.cpu import available_cpus, cpu_times
 from trunkline.files import write_whole
+from trunkline_serve.bench.rounds import MOST_STOLEN
 from trunkline_train.config import Config, load_config
 
 OURS, NOTEBOOK = "trunkline", "notebook"
 _BAR = 2.5
-_MOST_STOLEN = 0.10
 _WARM_UP = 6  # steps
 _EXAMPLES = 2000  # of each task, as many as the notebook takes
 _BATCH = 16
@@ -102,24 +102,15 @@ def ours(config: Config, seconds: float) -> Speed:
     from trunkline_train import loop
 
     watch = Watch(seconds)
-
-    class Watched(loop.Report):
-        """The report of every run, with a watch."""
-
-        def step(self, losses: Any, weights: Any, tokens: int, rate: float) -> None:
-            super().step(losses, weights, tokens, rate)
-            watch.step(tokens)
-
-    loop.Report = Watched
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
-        loop.train(config, Path(folder) / "run")
+        loop.train(config, Path(folder) / "run", on_step=watch.step)
     speed = watch.speed()
     return replace(speed, computed=_computed(config, speed.steps))
 
 
 def notebook(config: Config, seconds: float) -> Speed:
     """Trains as the notebook does, for a time."""
-    from benchmarks.notebook_loop import NotebookLoop
+    from experiments.notebook_loop import NotebookLoop
     from trunkline_train.data.source import read_splits
     from trunkline_train.hardware import pick_device
 
@@ -179,7 +170,7 @@ def _computed(config: Config, steps: int) -> int:
 
 def measure(arguments: Sequence[str], side: str, threads: int) -> Speed:
     """Does one round in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.training_speed", *arguments, "--side", side]
+    command = [sys.executable, "-m", "experiments.training_speed", *arguments, "--side", side]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     return Speed(**json.loads(done.stdout.splitlines()[-1]))
@@ -195,7 +186,7 @@ def summarise(rounds: Mapping[str, Sequence[Speed]], command: str) -> dict[str, 
 
 
 def _side(speeds: Sequence[Speed]) -> dict[str, Any]:
-    counted = [speed for speed in speeds if speed.stolen <= _MOST_STOLEN]
+    counted = [speed for speed in speeds if speed.stolen <= MOST_STOLEN]
     rates = [speed.tokens / speed.seconds for speed in counted]
     computed = sum(speed.computed for speed in speeds)
     return {
@@ -223,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    about = "what benchmarks.prepare wrote; default: what the configuration names"
+    about = "what experiments.prepare wrote; default: what the configuration names"
     parser.add_argument("data", type=Path, nargs="?", help=about)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("configs/five_tasks.toml"))
@@ -251,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rate = speed.tokens / speed.seconds
             state = f"{speed.stolen:.0%} stolen, {speed.busy:.0%} busy"
             print(f"{number} {side:10} {rate:8.0f} tokens/s, {state}", flush=True)
-    head = record("benchmarks.training_speed", arguments)
+    head = record("experiments.training_speed", arguments)
     summary = summarise(rounds, head["command"])
     print(show(summary))
     body = {"threads": given.threads, "device": given.device, **summary}

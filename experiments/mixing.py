@@ -1,7 +1,7 @@
 """Samplers and balancers compared: same budget, several seeds, time and memory beside the score.
 
-    python -m benchmarks.prepare DATA FOLDER
-    python -m benchmarks.mixing FOLDER --out RUNS --json benchmarks/results/mixing.json
+    python -m experiments.prepare DATA FOLDER
+    python -m experiments.mixing FOLDER --out RUNS --json experiments/results/mixing.json
 
 Four tasks of unequal size (entities, topics, tags, chunks: 6 to 3 to 2 to 1), an encoder cut to
 three layers, few examples: a budget at which mixing could matter. Every run draws the same number
@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.prepare import local_sources
 from benchmarks.record import record
-from benchmarks.runs import Plan, mean_and_sd, run_all, seeded, shown
+from experiments.prepare import local_sources
+from experiments.runs import Plan, mean_and_sd, run_all, seeded, shown
 from trunkline.files import write_whole
 from trunkline_train.config import Config, load_config
 from trunkline_train.settings import BalancingConfig, MixingConfig
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="what benchmarks.prepare wrote")
+    parser.add_argument("data", type=Path, help="what experiments.prepare wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("configs/five_tasks.toml"))
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "methods": table,
         "runs": by_method,
     }
-    head = record("benchmarks.mixing", arguments)
+    head = record("experiments.mixing", arguments)
     write_whole(given.json, json.dumps(head | body, indent=1) + "\n")
     return 0
 
