@@ -151,6 +151,7 @@ class Check:
             changes=tuple(self._given.set),
             gate=not self._given.no_gate,
             device=self._device,
+            overwrite=True,
         )
         bundle = export_bundle(self._given.run, self._given.out, options, self._report.say)
         gates = [gate for gate in bundle.manifest.gates if gate.graph == FP16]

@@ -62,7 +62,7 @@ def stages(given: argparse.Namespace) -> Iterator[Stage]:
     yield Stage("answers", ("benchmarks.answers", bundle, *data))
     yield Stage("graphs", ("benchmarks.graphs", run, bundle, "--rounds", at(3, 7)))
     export = ("trunkline", "export", run, "--out", edge, "--precision", "int8", "--no-gate")
-    yield Stage("edge bundle", export, own=False)
+    yield Stage("edge bundle", (*export, "--overwrite"), own=False)
     yield Stage("edge", ("benchmarks.edge", edge, "--rounds", at(2, 5)))
     sizes = ("--rounds", at(1, 3))
     yield Stage("graph_sizes", ("benchmarks.graph_sizes", bundle, *sizes))
