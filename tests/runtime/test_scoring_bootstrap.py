@@ -9,11 +9,11 @@ from sklearn.metrics import f1_score
 from trunkline.scoring.bootstrap import Difference, differences, intervals
 from trunkline.scoring.classes import tally_labels
 from trunkline.scoring.squad import tally_answers
-from trunkline.scoring.tally import Share, Tally
+from trunkline.scoring.tally import CountTable, Share, Tally
 
 
 def accuracy(right: np.ndarray) -> Tally:
-    return Tally(np.column_stack([right, np.ones(len(right))]).astype(float), {"a": Share(0, 1)})
+    return Tally(CountTable.of_rows([(float(one), 1.0) for one in right], 2), {"a": Share(0, 1)})
 
 
 def drawn(share: float, n: int, seed: int) -> np.ndarray:

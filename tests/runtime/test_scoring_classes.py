@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from trunkline.scoring.bootstrap import Difference, differences, intervals
 from trunkline.scoring.classes import count_labels, tally_labels, tally_tags
+from trunkline.scoring.confusion import confuse
 from trunkline.scoring.entities import Counts
 
 LABEL = st.sampled_from(("World", "Sports", "Business", "x"))
@@ -79,4 +82,21 @@ def test_tallies_go_from_process_to_process(many: bool) -> None:
     tally = tally_labels([{"a"}, {"b"}], [{"a"}, {"a"}], multi_label=many)
     copy = pickle.loads(pickle.dumps(tally))
     assert copy.values() == tally.values()
-    assert np.array_equal(copy.counts, tally.counts)
+    assert np.array_equal(copy.counts.values, tally.counts.values)
+
+
+def test_thousands_of_labels_take_no_gigabytes() -> None:
+    random = np.random.default_rng(0)
+    gold, guess = random.integers(0, 5000, (2, 20_000)).astype(str).tolist()
+    guess[::2] = gold[::2]
+    tracemalloc.start()
+    tally = tally_labels([{one} for one in gold], [{one} for one in guess], multi_label=True)
+    bounds = intervals(tally, resamples=20)["f1"]
+    paired = differences(tally, tally, resamples=20)["macro_f1"]
+    shown = confuse(zip(gold, guess, strict=True))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert bounds.low <= tally.values()["f1"] <= bounds.high
+    assert paired == Difference(0.0, 0.0, 0.0)
+    assert len(shown.labels) > 4900
+    assert most < 300e6  # a dense table would have 2.4 GB

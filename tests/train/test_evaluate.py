@@ -112,7 +112,7 @@ def test_a_type_training_never_saw_counts_as_missed() -> None:
     assert scores.by_label == {"LOC": Counts(1, 1, 1), "MISC": Counts(0, 0, 1)}
     assert scores.confusion is not None
     assert scores.confusion.labels == ("LOC", "MISC", "(none)")
-    assert scores.confusion.counts == ((1, 0, 0), (0, 0, 1), (0, 0, 0))
+    assert scores.confusion.matrix() == ((1, 0, 0), (0, 0, 1), (0, 0, 0))
 
 
 def test_a_tag_is_that_of_the_words_first_unit() -> None:
@@ -127,7 +127,7 @@ def test_a_tag_is_that_of_the_words_first_unit() -> None:
     assert scores.by_label == {"NN": Counts(1, 2, 2), "VB": Counts(0, 0, 1)}
     assert scores.confusion is not None
     assert scores.confusion.labels == ("NN", "VB", "(none)")
-    assert scores.confusion.counts == ((1, 0, 1), (1, 0, 0), (0, 0, 0))
+    assert scores.confusion.matrix() == ((1, 0, 1), (1, 0, 0), (0, 0, 0))
 
 
 def classified(spec: TaskSpec, gold: list[str], *labels: str) -> tuple[TextExample, DocumentResult]:
@@ -149,7 +149,7 @@ def test_a_text_is_taken_for_its_best_label() -> None:
     assert scores.by_label == {"life": Counts(1, 1, 2), "weather": Counts(1, 2, 2)}
     assert scores.confusion is not None
     assert scores.confusion.labels == ("life", "weather", "(none)")
-    assert scores.confusion.counts == ((1, 1, 0), (0, 1, 1), (0, 0, 0))
+    assert scores.confusion.matrix() == ((1, 1, 0), (0, 1, 1), (0, 0, 0))
 
 
 def test_all_labels_of_a_multi_label_text_count() -> None:
@@ -274,7 +274,8 @@ def test_scores_as_json_hold_all_but_the_examples() -> None:
         "recall": 0.0,
         "f1": 0.0,
     }
-    assert data["confusion"] == {"labels": ["LOC", "PER"], "counts": [[1, 0], [1, 0]]}
+    pairs = [["LOC", "LOC", 1], ["PER", "LOC", 1]]
+    assert data["confusion"] == {"labels": ["LOC", "PER"], "pairs": pairs}
     assert (data["main"], data["n"]) == ("f1", 1)
 
 

@@ -13,7 +13,7 @@ from trunkline_train.checkpoint import Progress
 from trunkline_train.report import Report, guessing, read_log
 from trunkline_train.scores import Scores
 
-CONFUSION = Confusion(("LOC", "PER"), ((3, 1), (0, 2)))
+CONFUSION = Confusion(("LOC", "PER"), {("LOC", "LOC"): 3, ("LOC", "PER"): 1, ("PER", "PER"): 2})
 
 
 def scores(value: float) -> dict[str, Scores]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,10 +95,13 @@ def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 
 
 def _most(confusion: Confusion) -> tuple[list[str], np.ndarray]:
-    counts = np.array(confusion.counts, np.int64)
-    weight = counts.sum(axis=0) + counts.sum(axis=1)
-    kept = np.sort(np.argsort(-weight, kind="stable")[:_MOST_LABELS])
-    return [confusion.labels[at] for at in kept], counts[np.ix_(kept, kept)]
+    weight: Counter[str] = Counter()
+    for (gold, got), count in confusion.pairs.items():
+        weight[gold] += count
+        weight[got] += count
+    most = set(sorted(confusion.labels, key=lambda label: -weight[label])[:_MOST_LABELS])
+    kept = [label for label in confusion.labels if label in most]
+    return kept, np.array(confusion.matrix(kept), np.int64)
 
 
 def _task_colours(lines: Sequence[Line]) -> dict[str, str]:

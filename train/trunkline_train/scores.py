@@ -88,7 +88,7 @@ class Scores:
             "baseline": None if self.baseline is None else _rounded(self.baseline),
             "beats_baseline": self.beats_baseline,
             "by_label": labels,
-            "confusion": plain(self.confusion),
+            "confusion": None if self.confusion is None else self.confusion.to_dict(),
         }
 
 

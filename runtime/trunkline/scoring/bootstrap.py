@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trunkline.scoring.tally import Sums, Tally
+from trunkline.scoring.tally import CountTable, Sums, Tally
 
 RESAMPLES = 1000
 LEVEL = 0.95
 _SEED = 0  # the same examples always give the same interval
-_DRAWS_AT_ONCE = 4_000_000  # bounds the memory to tens of megabytes
+_NUMBERS_AT_ONCE = 4_000_000  # bounds the memory to tens of megabytes
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,11 @@ def intervals(
     """Returns the interval of every metric; none if there are no examples."""
     if not len(tally.counts):
         return {}
-    sums = np.concatenate(list(_resampled(tally.counts, resamples, seed)))
-    return {name: Interval(*_bounds(metric(sums), level)) for name, metric in tally.metrics.items()}
+    found: dict[str, list[Sums]] = {name: [] for name in tally.metrics}
+    for sums in _resampled(tally.counts, resamples, seed):
+        for name, metric in tally.metrics.items():
+            found[name].append(metric(sums))
+    return {name: Interval(*_bounds(np.concatenate(of), level)) for name, of in found.items()}
 
 
 def differences(
@@ -71,14 +74,19 @@ def differences(
         raise ValueError(f"{len(one.counts)} examples cannot be paired with {len(two.counts)}")
     if not len(one.counts):
         return {}
-    width = one.counts.shape[1]
-    both = np.concatenate([one.counts, two.counts], axis=1)
-    sums = np.concatenate([both.sum(axis=0)[None], *_resampled(both, resamples, seed)])
-    found = {}
-    for name in one.metrics.keys() & two.metrics.keys():
-        gains = two.metrics[name](sums[:, width:]) - one.metrics[name](sums[:, :width])
-        found[name] = Difference(float(gains[0]), *_bounds(gains[1:], level))
-    return found
+    width, both = one.counts.shape[1], one.counts.beside(two.counts)
+    names = one.metrics.keys() & two.metrics.keys()
+    gains: dict[str, list[Sums]] = {name: [] for name in names}
+    for sums in (both.sums(np.ones((len(both), 1))), *_resampled(both, resamples, seed)):
+        for name in names:
+            gain = two.metrics[name](sums[:, width:]) - one.metrics[name](sums[:, :width])
+            gains[name].append(gain)
+    return {name: _difference(np.concatenate(of), level) for name, of in gains.items()}
+
+
+def _difference(gains: Sums, level: float) -> Difference:
+    """Returns the first gain, with the bounds of the others."""
+    return Difference(float(gains[0]), *_bounds(gains[1:], level))
 
 
 def _bounds(values: Sums, level: float) -> tuple[float, float]:
@@ -86,13 +94,13 @@ def _bounds(values: Sums, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled(counts: Sums, resamples: int, seed: int) -> Iterator[Sums]:
-    """Yields the sums of counts [n, k] over each draw, some draws [d, k] at a time."""
+def _resampled(counts: CountTable, resamples: int, seed: int) -> Iterator[Sums]:
+    """Yields the sums of counts over each draw, some draws [d, k] at a time."""
     n = len(counts)
     generator = np.random.default_rng(seed)
-    most = max(1, _DRAWS_AT_ONCE // n)
+    most = max(1, _NUMBERS_AT_ONCE // max(n, counts.shape[1], len(counts.values)))
     for begin in range(0, resamples, most):
         draws = min(most, resamples - begin)
         chosen = generator.integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
         times = np.bincount(chosen.ravel(), minlength=draws * n).reshape(draws, n)
-        yield times.astype(np.float64) @ counts
+        yield counts.sums(np.ascontiguousarray(times.T, np.float64))

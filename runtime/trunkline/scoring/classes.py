@@ -5,13 +5,13 @@ Macro F1 is the mean over the labels that occur, in gold or prediction, as sciki
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trunkline.scoring.entities import Counts, count_entities
-from trunkline.scoring.tally import Metric, Share, Sums, Tally, points
+from trunkline.scoring.tally import CountTable, Metric, Share, Sums, Tally, points
 
 _Labels = Sequence[Collection[str]]
 
@@ -41,7 +41,7 @@ def tally_tags(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
         (sum(truth == guess for truth, guess in zip(tags, found, strict=True)), len(tags))
         for tags, found in zip(gold, predicted, strict=True)
     ]
-    return Tally(np.array(rows, np.float64).reshape(-1, 2), {"accuracy": Share(0, 1)})
+    return Tally(CountTable.of_rows(rows, 2), {"accuracy": Share(0, 1)})
 
 
 def count_labels(gold: _Labels, predicted: _Labels) -> dict[str, Counts]:
@@ -53,15 +53,20 @@ def count_labels(gold: _Labels, predicted: _Labels) -> dict[str, Counts]:
     return count_entities(truths, guesses)
 
 
-def _label_counts(gold: _Labels, predicted: _Labels, labels: Sequence[str]) -> Sums:
+def _label_counts(gold: _Labels, predicted: _Labels, labels: Sequence[str]) -> CountTable:
     """Returns [n, 3 L + 2]: correct, predicted and gold per label; all right; 1."""
+    size = len(labels)
     column = {label: at for at, label in enumerate(labels)}
-    truth, guess = (np.zeros((len(gold), len(labels))) for _ in range(2))
-    for row, (wanted, found) in enumerate(zip(gold, predicted, strict=True)):
-        truth[row, [column[label] for label in wanted]] = 1.0
-        guess[row, [column[label] for label in found]] = 1.0
-    right = (truth == guess).all(axis=1)
-    return np.column_stack([truth * guess, guess, truth, right, np.ones(len(gold))])
+
+    def cells() -> Iterator[tuple[int, int, float]]:
+        for row, (wanted, found) in enumerate(zip(gold, predicted, strict=True)):
+            truth, guess = set(wanted), set(found)
+            for at, of in enumerate((truth & guess, guess, truth)):
+                yield from ((row, at * size + column[label], 1.0) for label in of)
+            yield row, 3 * size, float(truth == guess)
+            yield row, 3 * size + 1, 1.0
+
+    return CountTable.of((len(gold), 3 * size + 2), cells())
 
 
 @dataclass(frozen=True)

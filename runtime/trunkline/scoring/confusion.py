@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trunkline.scoring.entities import Entity
@@ -16,12 +16,21 @@ class Confusion:
     """Numbers of (gold, predicted) pairs.
 
     Attributes:
-        labels: Of rows and columns; `(none)` is last, where there is one.
-        counts: A row per gold label, a column per predicted one.
+        labels: That occur; `(none)` is last, where there is one.
+        pairs: Those that occur: of thousands of labels few are taken for each other.
     """
 
     labels: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
+    pairs: Mapping[tuple[str, str], int]
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns the JSON form: a list of gold, predicted and number for `pairs`."""
+        return {"labels": [*self.labels], "pairs": [[*of, n] for of, n in self.pairs.items()]}
+
+    def matrix(self, labels: Sequence[str] | None = None) -> tuple[tuple[int, ...], ...]:
+        """Returns a row per gold label and a column per predicted one, of all or some labels."""
+        order = self.labels if labels is None else labels
+        return tuple(tuple(self.pairs.get((gold, got), 0) for got in order) for gold in order)
 
 
 def confuse(pairs: Iterable[tuple[str, str]], labels: Sequence[str] = ()) -> Confusion:
@@ -30,8 +39,7 @@ def confuse(pairs: Iterable[tuple[str, str]], labels: Sequence[str] = ()) -> Con
     found = {label for pair in seen for label in pair}
     known = [label for label in labels if label in found]
     rest = sorted(found.difference(known, [NOTHING]))
-    order = (*known, *rest, *([NOTHING] if NOTHING in found else []))
-    return Confusion(order, tuple(tuple(seen[gold, got] for got in order) for gold in order))
+    return Confusion((*known, *rest, *([NOTHING] if NOTHING in found else [])), dict(seen))
 
 
 def entity_pairs(gold: Iterable[Entity], predicted: Iterable[Entity]) -> list[tuple[str, str]]:

@@ -20,9 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from trunkline.scoring.tally import Metric, Share, Sums, Tally, points
+from trunkline.scoring.tally import CountTable, Metric, Share, Sums, Tally, points
 
 Entity = tuple[int, int, str]  # begin, end, type
 _OUTSIDE = "O"
@@ -83,7 +81,7 @@ def tally_tag_entities(gold: Sequence[Sequence[str]], predicted: Sequence[Sequen
         _entity_counts([read(tags) for tags in gold], [read(tags) for tags in predicted])
         for read in (read_conlleval, read_strict)
     ]
-    return Tally(np.concatenate(counts, axis=1), {"conlleval_f1": _F1(0), "strict_f1": _F1(3)})
+    return Tally(counts[0].beside(counts[1]), {"conlleval_f1": _F1(0), "strict_f1": _F1(3)})
 
 
 def read_conlleval(tags: Sequence[str]) -> list[Entity]:
@@ -162,13 +160,15 @@ def _read(
     return found
 
 
-def _entity_counts(gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]) -> Sums:
+def _entity_counts(
+    gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]
+) -> CountTable:
     """Returns [n, 3]: correct, predicted and gold entities of each text."""
     rows = []
     for truth, guess in zip(gold, predicted, strict=True):
         right, given = set(truth), set(guess)
         rows.append((len(right & given), len(given), len(right)))
-    return np.array(rows, np.float64).reshape(-1, 3)
+    return CountTable.of_rows(rows, 3)
 
 
 @dataclass(frozen=True)

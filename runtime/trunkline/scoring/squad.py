@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trunkline.scoring.tally import Metric, Share, Tally
+from trunkline.scoring.tally import CountTable, Metric, Share, Tally
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -54,7 +54,7 @@ def tally_answers(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Ta
         metrics["no_answer_accuracy"] = Share(7, 6)
         if any(gold):
             metrics |= {"has_answer_exact_match": Share(4, 3), "has_answer_f1": Share(5, 3)}
-    return Tally(np.array(rows, np.float64).reshape(-1, 8), metrics)
+    return Tally(CountTable.of_rows(rows, 8), metrics)
 
 
 def score_answer(truths: Sequence[str], guess: str) -> tuple[float, float]:
