@@ -12,6 +12,16 @@ from trunkline_serve.settings import Limits
 _TEXT_BYTES = 100  # bytes that take as long as a text does whatever its length
 
 
+LONGEST_ID = 1024
+"""Characters of the longest id of a request in a stream: a refusal bears it too."""
+
+
+def check_id(name: str) -> None:
+    """Raises InvalidInput if the id of a request is too long to be given back with every reply."""
+    if len(name) > LONGEST_ID:
+        raise InvalidInput("id", f"has {len(name)} characters, at most {LONGEST_ID} are accepted")
+
+
 def check_count(items: Sequence[object], limits: Limits, field: str = "documents") -> None:
     """Raises InvalidInput unless there is at least one document or row, and not too many."""
     if not items:

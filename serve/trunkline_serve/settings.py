@@ -26,6 +26,9 @@ def _option(default: T, description: str, *, least: int = 1, most: float = math.
     return chosen
 
 
+_CONNECTIONS = 4  # that can take all that may be held
+
+
 @dataclass(frozen=True)
 class Listen:
     """Where the server listens, and in how many processes."""
@@ -65,10 +68,23 @@ class Limits:
     max_message_bytes: int = _option(4 * 1024 * 1024, "largest request, in bytes", most=_MOST_BYTES)
     max_in_flight: int = _option(512, "most documents in the server")
     max_queue_tokens: int = _option(262_144, "most tokens waiting to be computed")
+    max_calls: int = _option(
+        1024, "most calls at a time, those included whose request is still coming"
+    )
     max_connection_calls: int = _option(
-        1024, "most calls of one connection at a time", most=_MOST_BYTES
+        128, "most calls of one connection at a time", most=_MOST_BYTES
+    )
+    max_held_bytes: int = _option(
+        256 * 1024 * 1024,
+        "most bytes of requests at work and of replies that nobody has read; a connection may have "
+        "a quarter",
     )
     max_stream_requests: int = _option(64, "most unanswered requests of one stream")
+
+    @property
+    def max_connection_bytes(self) -> int:
+        """Most bytes that the calls of one connection may hold."""
+        return self.max_held_bytes // _CONNECTIONS
 
 
 @dataclass(frozen=True)
@@ -155,6 +171,11 @@ class Settings:
             raise ConfigError(
                 f"limits.max_in_flight: {limits.max_in_flight} is less than max_documents, "
                 f"{limits.max_documents}; raise the one or lower the other"
+            )
+        if limits.max_message_bytes > limits.max_connection_bytes:
+            raise ConfigError(
+                f"limits.max_held_bytes: {limits.max_held_bytes} is less than four times "
+                f"max_message_bytes, {limits.max_message_bytes}; raise the one or lower the other"
             )
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: a certificate and its key go together; give both")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.serve.hosting import PATIENCE
-from trunkline_serve.rpc.replies import replies
+from trunkline_serve.rpc import replies as module
+from trunkline_serve.rpc.holdings import HELD, Held, Holdings
 from trunkline_serve.security.guard import CALLER
 from trunkline_serve.security.tokens import Bucket, Caller
 
@@ -19,8 +21,22 @@ async def each(items: Sequence[int]) -> AsyncIterator[int]:
         yield item
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, PATIENCE))
+replies = partial(module.replies, weigh=lambda item: 10)
+
+
+def run(work: Coroutine[Any, Any, Any], most: int = 1000) -> Any:
+    """Runs work on requests and replies that count as 10 bytes each."""
+
+    async def main() -> Any:
+        holdings = Holdings(most, most)
+        HELD.set(Held(holdings, "peer"))
+        found = await asyncio.wait_for(work, PATIENCE)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        Held(holdings, "peer").take(most)  # nothing is held any longer
+        return found
+
+    return asyncio.run(main())
 
 
 class Answers:
@@ -184,3 +200,16 @@ def test_requests_after_the_first_count_as_calls(in_order: bool) -> None:
         return sorted([reply async for reply in found])
 
     assert run(collect()) == [0, 1, 2, 1003, 1004]
+
+
+def test_replies_that_nobody_takes_have_no_room_for_more() -> None:
+    async def answer(at: int) -> int:
+        return at
+
+    async def collect() -> list[int]:
+        found = replies(each(range(6)), answer, told, 6, in_order=True)
+        first = await anext(found)
+        await settle()
+        return [first, *[reply async for reply in found]]
+
+    assert run(collect(), 30) == [0, 1, 2, 1003, 1004, 1005]

@@ -12,7 +12,7 @@ from tests.serve.hosting import settings as settings_of
 from trunkline.errors import ConfigError
 from trunkline.structure import plain
 from trunkline_serve.commands import serve
-from trunkline_serve.settings import Settings
+from trunkline_serve.settings import Limits, Settings
 from trunkline_serve.sources import (
     Leaf,
     add_settings,
@@ -204,13 +204,19 @@ def test_flags_keep_their_names(flag: str) -> None:
     assert len(given.keys() - vars(parsed()).keys()) == 1
 
 
+LEAST = {"max_in_flight": 256, "max_held_bytes": 4 * Limits().max_message_bytes}
+"""What must be enough for the greatest values, or the defaults, of others."""
+
+
 def values_of(leaf: Leaf) -> st.SearchStrategy[object]:
     if leaf.choices:
         return st.sampled_from(leaf.choices)
     # A call with as many documents as are permitted must fit in.
     if leaf.name == "share":
         return st.sampled_from([0.0, 0.25, 1.0])
-    counts = st.integers(256, 512) if leaf.name == "max_in_flight" else st.integers(1, 256)
+    counts = st.integers(1, 256)
+    if leaf.name in LEAST:
+        counts = st.integers(LEAST[leaf.name], 2 * LEAST[leaf.name])
     # Python 3.11 loses a value that is `--`.
     texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
     texts = texts.filter(lambda text: text != "--")

@@ -74,11 +74,16 @@ async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
 
 
 def _shared(settings: Settings) -> Settings:
-    """Returns the settings of one front: its share of the documents, but at least one call's."""
-    limits = settings.limits
-    share = -(-limits.max_in_flight // settings.listen.fronts)
-    most = max(share, limits.max_documents)
-    return replace(settings, limits=replace(limits, max_in_flight=most))
+    """Returns the settings of one front: its share of what is bounded, but at least one call's."""
+    limits, fronts = settings.limits, settings.listen.fronts
+    held = max(-(-limits.max_held_bytes // fronts), 4 * limits.max_message_bytes)
+    shared = replace(
+        limits,
+        max_in_flight=max(-(-limits.max_in_flight // fronts), limits.max_documents),
+        max_calls=-(-limits.max_calls // fronts),
+        max_held_bytes=held,
+    )
+    return replace(settings, limits=shared)
 
 
 def _memory_bytes(settings: Settings) -> int:

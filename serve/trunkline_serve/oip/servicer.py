@@ -11,6 +11,7 @@ import trunkline
 from trunkline.errors import InvalidInput
 from trunkline_serve.aside import aside
 from trunkline_serve.engine import Engine
+from trunkline_serve.limits import LONGEST_ID, check_id
 from trunkline_serve.observe.calls import Calls
 from trunkline_serve.oip.answers import Answering
 from trunkline_serve.oip.catalogue import Catalogue, version_of
@@ -18,6 +19,7 @@ from trunkline_serve.oip.descriptions import config_to_pb, metadata_to_pb
 from trunkline_serve.oip.statistics import Statistics
 from trunkline_serve.oip.tensors import write_outputs
 from trunkline_serve.oip.v1 import open_inference_pb2 as pb
+from trunkline_serve.rpc.holdings import Holdings
 from trunkline_serve.rpc.methods import Context, service_handler
 from trunkline_serve.rpc.replies import replies
 from trunkline_serve.rpc.servicers import deadline_of
@@ -34,11 +36,12 @@ _FINAL = "triton_final_response"
 _MICROSECONDS = 1e6
 
 
-def handler(engine: Engine, calls: Calls) -> grpc.GenericRpcHandler:
+def handler(engine: Engine, calls: Calls, holdings: Holdings) -> grpc.GenericRpcHandler:
     """Returns the handler of the protocol for a server; it follows the engine's events."""
     statistics = Statistics()
     engine.events.add(statistics)
-    return service_handler(_SERVICE, InferenceServicer(engine, statistics), calls, NAME)
+    servicer = InferenceServicer(engine, statistics)
+    return service_handler(_SERVICE, servicer, calls, NAME, holdings=holdings)
 
 
 class InferenceServicer:
@@ -131,6 +134,7 @@ class InferenceServicer:
         deadline = deadline_of(context)
 
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            check_id(request.id)
             response = await self._infer(request, deadline)
             response.parameters[_FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
@@ -152,7 +156,7 @@ class InferenceServicer:
 
 
 def _failed(request: pb.ModelInferRequest, error: Exception) -> pb.ModelStreamInferResponse:
-    response = pb.ModelInferResponse(id=request.id)
+    response = pb.ModelInferResponse(id=request.id[:LONGEST_ID])
     message = status_of(error).message
     return pb.ModelStreamInferResponse(error_message=message, infer_response=response)
 

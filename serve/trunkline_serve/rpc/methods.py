@@ -17,20 +17,27 @@ from trunkline.errors import InvalidInput
 from trunkline_serve.faults import ENDING
 from trunkline_serve.observe.calls import Call, Calls
 from trunkline_serve.rpc.counting import holds_more
+from trunkline_serve.rpc.holdings import HELD, Held, Holdings
 from trunkline_serve.rpc.status import to_status
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Message]]
 Stream = Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]]
 Read = Callable[[bytes], Awaitable[Message]]
-Handled = Callable[[bytes, Context], Awaitable[Message]]
+Write = Callable[[Any], bytes]
+Handled = Callable[[bytes, Context], Awaitable[bytes]]
 
 _PLAIN = 65_536  # bytes of a message that holds few fields whatever it holds
 _MOST_FIELDS = 65_536
 
 
 def service_handler(
-    service: ServiceDescriptor, servicer: object, calls: Calls, name: str = ""
+    service: ServiceDescriptor,
+    servicer: object,
+    calls: Calls,
+    name: str = "",
+    *,
+    holdings: Holdings,
 ) -> grpc.GenericRpcHandler:
     """Returns the handler of a service whose methods are unary, or streams on both sides.
 
@@ -43,23 +50,29 @@ def service_handler(
             an asynchronous generator function (requests, context).
         calls: Follows every call.
         name: What callers call the service; its own full name by default.
+        holdings: Bound what calls hold.
     """
     name = name or service.full_name
     handlers = {
-        method.name: _handler(method, servicer, _Follow(calls, f"{name}/{method.name}"))
+        method.name: _handler(method, servicer, _Follow(calls, holdings, f"{name}/{method.name}"))
         for method in service.methods
     }
     return grpc.method_handlers_generic_handler(name, handlers)
 
 
 class _Follow:
-    """Follows the calls of one method."""
+    """Follows the calls of one method, and what they hold until they have ended."""
 
-    def __init__(self, calls: Calls, name: str) -> None:
+    def __init__(self, calls: Calls, holdings: Holdings, name: str) -> None:
         self._calls = calls
+        self._holdings = holdings
         self._name = name
 
     def __call__(self, context: Context) -> AbstractContextManager[Call]:
+        held = Held(self._holdings, context.peer())
+        end: Any = lambda _: held.end()  # noqa: E731  # its type stubs want a class of their own
+        context.add_done_callback(end)
+        HELD.set(held)
         return self._calls.call(self._name, context)
 
 
@@ -72,8 +85,7 @@ def _handler(
     if method.client_streaming:
         streamed = _streaming(work, read, follow)
         return grpc.stream_stream_rpc_method_handler(streamed, response_serializer=write)
-    answered = _answering(work, read, follow)
-    return grpc.unary_unary_rpc_method_handler(answered, response_serializer=write)
+    return grpc.unary_unary_rpc_method_handler(_answering(work, read, write, follow))
 
 
 def _reader(kind: type[Message]) -> Read:
@@ -95,13 +107,17 @@ def _reader(kind: type[Message]) -> Read:
     return read
 
 
-def _answering(method: Unary, read: Read, follow: _Follow) -> Handled:
+def _answering(method: Unary, read: Read, write: Write, follow: _Follow) -> Handled:
     """Makes a method answer its exceptions with a status. Cancellation is none of them."""
 
-    async def answer(data: bytes, context: Context) -> Message:
+    async def answer(data: bytes, context: Context) -> bytes:
         with follow(context) as call:
             try:
-                return await method(await read(data), context)
+                held = HELD.get()
+                with held.holding(len(data)):
+                    reply = write(await method(await read(data), context))
+                held.take(len(reply))
+                return reply
             except ENDING:
                 raise
             except BaseException as error:  # native code may panic, and gRPC would let it hang

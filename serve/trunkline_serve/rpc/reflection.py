@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from trunkline_serve.observe.calls import Calls
+from trunkline_serve.rpc.holdings import Holdings
 from trunkline_serve.rpc.methods import Context, service_handler
 from trunkline_serve.security.guard import Meter
 
@@ -17,7 +18,7 @@ _SERVICE: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
 
 def reflection_handler(
-    names: Sequence[str], pool: DescriptorPool, calls: Calls
+    names: Sequence[str], pool: DescriptorPool, calls: Calls, holdings: Holdings
 ) -> grpc.GenericRpcHandler:
     """Returns the handler of reflection.
 
@@ -25,8 +26,9 @@ def reflection_handler(
         names: Of the services that there are.
         pool: Describes them.
         calls: Follows every call.
+        holdings: Bound what calls hold.
     """
-    return service_handler(_SERVICE, _Servicer(names, pool), calls)
+    return service_handler(_SERVICE, _Servicer(names, pool), calls, holdings=holdings)
 
 
 class _Servicer:

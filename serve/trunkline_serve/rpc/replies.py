@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from google.protobuf.message import Message
 
 from trunkline_serve.faults import ENDING, contained
+from trunkline_serve.rpc.holdings import HELD
 from trunkline_serve.security.guard import Meter
 
 Asked = TypeVar("Asked")
 Reply = TypeVar("Reply")
+
+
+class _Ready(NamedTuple, Generic[Reply]):
+    """A reply, and what it is counted as."""
+
+    reply: Reply
+    size: int
+
+
+def _byte_size(message: Message) -> int:
+    return message.ByteSize()
 
 
 async def replies(
@@ -20,6 +34,7 @@ async def replies(
     most: int,
     *,
     in_order: bool = False,
+    weigh: Callable[[Any], int] = _byte_size,
 ) -> AsyncIterator[Reply]:
     """Yields the reply to each request; closed early, it drops the work that is under way.
 
@@ -32,22 +47,27 @@ async def replies(
             many.
         most: Requests to work on at once.
         in_order: Whether replies come in the order of their requests, not as they are ready.
+        weigh: Returns the bytes that a request or reply counts as; see `Held`.
     """
-    queue: asyncio.Queue[asyncio.Task[Reply | None]] = asyncio.Queue()
+    queue: asyncio.Queue[asyncio.Task[_Ready[Reply] | None]] = asyncio.Queue()
     room = asyncio.Semaphore(most)
-    tasks: set[asyncio.Task[Reply | None]] = set()
-    meter = Meter()
+    tasks: set[asyncio.Task[_Ready[Reply] | None]] = set()
+    meter, held = Meter(), HELD.get()
 
-    async def one(request: Asked) -> Reply:
+    async def one(request: Asked) -> _Ready[Reply]:
         try:
             meter.charge()
-            return await answer(request)
+            with held.holding(weigh(request)):
+                reply = await answer(request)
+            size = weigh(reply)
+            held.take(size)
+            return _Ready(reply, size)
         except ENDING:
             raise
         except BaseException as error:  # native code may panic
-            return failed(request, contained(error))
+            return _Ready(failed(request, contained(error)), 0)
 
-    def start(work: Coroutine[Any, Any, Reply | None], *, when_done: bool) -> None:
+    def start(work: Coroutine[Any, Any, _Ready[Reply] | None], *, when_done: bool) -> None:
         task = asyncio.get_running_loop().create_task(work)
         tasks.add(task)
         if when_done:
@@ -65,10 +85,11 @@ async def replies(
         start(read(), when_done=True)
         while tasks:
             task = await queue.get()
-            reply = await task
+            ready = await task
             tasks.discard(task)
-            if reply is not None:
-                yield reply
+            if ready is not None:
+                yield ready.reply
+                held.give_back(ready.size)
                 room.release()
     finally:
         for task in tasks:

@@ -20,6 +20,7 @@ from trunkline_serve.observe.calls import Calls
 from trunkline_serve.oip import servicer as oip
 from trunkline_serve.oip.reflection import described
 from trunkline_serve.rpc.health import Health
+from trunkline_serve.rpc.holdings import Holdings
 from trunkline_serve.rpc.methods import service_handler
 from trunkline_serve.rpc.reflection import reflection_handler
 from trunkline_serve.rpc.servicers import AnalysisServicer, ModelServicer
@@ -60,15 +61,14 @@ class Server:
         self._engine = engine
         self._settings = engine.settings
         self._server = grpc.aio.server(
-            interceptors=_interceptors(engine), options=_options(engine.settings, reuse_port)
+            interceptors=_interceptors(engine),
+            options=_options(engine.settings, reuse_port),
+            maximum_concurrent_rpcs=engine.settings.limits.max_calls,
         )
         self._calls = calls
         self._health = Health(SERVICES, engine.models)
         self._server.add_generic_rpc_handlers(_handlers(engine, loader, calls))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*SERVICES, oip.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflecting = reflection_handler(names, described(_FILES), calls)
-        self._server.add_generic_rpc_handlers((reflecting,))
 
     async def start(self) -> str:
         """Starts serving and returns `host:port` with the real port.
@@ -122,10 +122,14 @@ class Server:
 
 
 def _handlers(engine: Engine, loader: Loading, calls: Calls) -> Sequence[grpc.GenericRpcHandler]:
+    limits = engine.settings.limits
+    holdings = Holdings(limits.max_held_bytes, limits.max_connection_bytes)
+    names = (*SERVICES, oip.NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
     return (
-        service_handler(_ANALYSIS, AnalysisServicer(engine), calls),
-        service_handler(_MODELS, ModelServicer(engine, loader), calls),
-        oip.handler(engine, calls),
+        service_handler(_ANALYSIS, AnalysisServicer(engine), calls, holdings=holdings),
+        service_handler(_MODELS, ModelServicer(engine, loader), calls, holdings=holdings),
+        oip.handler(engine, calls, holdings),
+        reflection_handler(names, described(_FILES), calls, holdings),
     )
 
 

@@ -38,6 +38,8 @@ _log = logging.getLogger("trunkline_serve")
 # Statuses travel in trailers, which gRPC cuts off at 8 KiB, and non-ASCII grows threefold there.
 _MESSAGE_BYTES = 512
 _VALUE_BYTES = 256
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded!"  # what gRPC itself says, with no details
+_RETRY = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ def error_of(code: int, message: str, details: Iterable[AnyMessage]) -> Trunklin
     info = _error_info(details)
     if info is not None and info.reason in _BY_REASON:
         return _BY_REASON[info.reason].rebuild(info.metadata, message)
+    if message == _TOO_MANY_CALLS:
+        return Overloaded("the server has as many calls as it takes", _RETRY)
     named = _CODES.get(code, grpc.StatusCode.UNKNOWN)
     if named in _BARE:
         return _BARE[named](message)

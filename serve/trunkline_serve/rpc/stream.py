@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline_serve.aside import aside
 from trunkline_serve.engine import Engine
-from trunkline_serve.limits import check_count, check_questions
+from trunkline_serve.limits import LONGEST_ID, check_count, check_id, check_questions
 from trunkline_serve.rpc.converters import documents_from_pb, response_to_pb, unit_from_pb
 from trunkline_serve.rpc.replies import replies
 from trunkline_serve.rpc.status import status_of
@@ -31,6 +31,7 @@ def analyze_stream(
     """
 
     async def answer(request: pb.AnalyzeStreamRequest) -> Reply:
+        check_id(request.id)
         response = await analyze(request.request, engine, deadline)
         return Reply(id=request.id, response=response)
 
@@ -66,4 +67,4 @@ async def analyze(
 def _failed(request: pb.AnalyzeStreamRequest, error: Exception) -> Reply:
     status = status_of(error)
     told = pb.Error(code=status.code, message=status.message, details=status.details)
-    return Reply(id=request.id, error=told)
+    return Reply(id=request.id[:LONGEST_ID], error=told)

@@ -16,6 +16,7 @@ from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1 import model_service_pb2 as models_pb
 from trunkline_serve.client import AsyncClient, Client, Outcome
 from trunkline_serve.observe.calls import Calls
+from trunkline_serve.rpc.holdings import Holdings
 from trunkline_serve.rpc.methods import Context, service_handler
 
 ANALYSIS = pb.DESCRIPTOR.services_by_name["AnalysisService"]
@@ -97,7 +98,9 @@ def serving(
 
     async def start() -> tuple[grpc.aio.Server, str]:
         server = grpc.aio.server()
-        handlers = [service_handler(one, script, Calls()) for one in (ANALYSIS, MODELS)]
+        room = Holdings(1 << 30, 1 << 30)
+        kinds = (ANALYSIS, MODELS)
+        handlers = [service_handler(one, script, Calls(), holdings=room) for one in kinds]
         server.add_generic_rpc_handlers(handlers)
         if credentials is None:
             port = server.add_insecure_port(address)

@@ -62,6 +62,16 @@ def test_ids_need_not_be_unique(address: str) -> None:
     assert [one.id for one in replies] == ["", ""]
 
 
+def test_an_id_is_not_given_back_at_any_length(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        requests = iter([request("x" * 1024, text="Ada"), request("y" * 1025, text="Ada")])
+        replies = list(AnalysisServiceStub(channel).AnalyzeStream(requests, timeout=PATIENCE))
+    fit, unfit = sorted(replies, key=lambda reply: reply.id)
+    assert fit.HasField("response")
+    assert unfit.id == "y" * 1024
+    assert unfit.error.message == "id: has 1025 characters, at most 1024 are accepted"
+
+
 def test_replies_come_before_the_requests_end(address: str) -> None:
     feed = Feed()
     with grpc.insecure_channel(address) as channel:
