@@ -203,7 +203,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_edited(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    except ValueError as error:  # of TOML, of its encoding, or of a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # also of its encoding, or thousands of digits
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
 
 

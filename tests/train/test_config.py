@@ -194,6 +194,12 @@ def test_set_that_fits_nowhere_is_refused(corpus: Corpus, change: str) -> None:
     assert f"--set {change}" in refusal(corpus, change)
 
 
+def test_a_file_that_python_cannot_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match=r"deep.toml: is not valid TOML: "):
+        load_config(tmp_path / "deep.toml")
+
+
 def test_the_file_may_come_from_any_editor(corpus: Corpus, tmp_path: Path) -> None:
     edited = tmp_path / "edited.toml"
     text = corpus.config.read_text().replace("\n", "\r\n")

@@ -179,6 +179,17 @@ def test_a_dash_is_no_label_of_snli(read: Read, column: str, kept: int) -> None:
     assert len(read(content, "a.jsonl", column=column)) == kept
 
 
+@pytest.mark.parametrize("value", ["['x', 'y']", "[]", '[""x""]', "[1, 0]", "[ 'a'\n 'b']"])
+@pytest.mark.parametrize("options", [{}, {"options": MULTI}])
+def test_lists_as_text_are_no_labels(read: Read, value: str, options: dict[str, object]) -> None:
+    told = refusal(read, f'text,label\na,"{value}"\n', **options)
+    assert "a.csv:2: has the text " in told and "JSON lines and Parquet have lists" in told
+
+
+def test_a_label_in_brackets_is_one(read: Read) -> None:
+    assert found(read("text,label\na,[noise]\n")) == [("a", ("[noise]",))]
+
+
 LABELS = ("toxic", "rude", "threat")
 
 
@@ -338,6 +349,24 @@ def test_columns_that_are_not_there_are_named(
 )
 def test_row_that_does_not_fit_is_named(read: Read, change: dict[str, object], told: str) -> None:
     assert told in refusal(read, jsonl(row(), row(**change)), "a.jsonl")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"text": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("text-classification", "a.jsonl"),
+        ("token-classification", "a.json"),
+        ("question-answering", "a.json"),
+        ("question-answering", "a.jsonl"),
+    ],
+)
+def test_json_that_python_cannot_read_is_refused(
+    tmp_path: Path, text: str, kind: str, name: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match="is not JSON: "):
+        load_test(TaskConfig(kind, "x", test=str(tmp_path / name)), "test")
 
 
 def test_labels_of_no_row_are_named(read: Read) -> None:

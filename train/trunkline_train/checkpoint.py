@@ -292,7 +292,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except OSError:
         reason = f"is neither a run nor a checkpoint: it has no {file.name}; check the path"
         raise CheckpointError(file.parent, reason) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(file, f"is broken: {error}") from None
     if not isinstance(data, dict):
         raise CheckpointError(file, "is broken: it is not a JSON object")

@@ -187,7 +187,7 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
         data = tomllib.loads(read_edited(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    except ValueError as error:  # of TOML, of its encoding, or of a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # also of its encoding, or thousands of digits
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     data = anchored(data, path.parent)
     for change in changes:
@@ -254,6 +254,6 @@ def _apply(data: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {change}: {table!r} is not a table")
     try:
         new = tomllib.loads(f"value = {value}")["value"]
-    except ValueError:  # of TOML, or of a number of thousands of digits
+    except (ValueError, RecursionError):  # of TOML, or of thousands of digits or brackets
         new = value
     data[last] = anchored(new, Path.cwd(), (*tables, last))

@@ -159,5 +159,5 @@ def _read_json(path: Path, number: int, line: str) -> tuple[str, Sequence[str]]:
     try:
         record = json.loads(line)
         return str(record["text"]), [str(one) for one in record.get("questions", ())]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(path, 'expected {"text": ..., "questions": [...]}', number) from None

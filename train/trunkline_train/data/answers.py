@@ -27,7 +27,7 @@ def read_squad(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """
     try:
         data = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, f"is not JSON: {error}") from None
     try:
         for at, article in enumerate(data["data"]):

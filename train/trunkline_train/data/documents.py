@@ -52,6 +52,8 @@ def _values(path: Path, text: str, at: int) -> Iterator[tuple[int, Any]]:
             value, at = _DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
             raise DataError(path, f"is not JSON: {error.msg}", error.lineno) from None
+        except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+            raise DataError(path, f"is not JSON: {error}", line) from None
         yield line, value
         at = _after_blanks(text, at)
         at += text[at : at + 1] == ","

@@ -33,7 +33,7 @@ def read_jsonl(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(path, f"is not JSON: {error}", number) from None
         row = as_row(values)
         if row is None:

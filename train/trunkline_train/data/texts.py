@@ -26,6 +26,7 @@ _UNDECIDED = {"gold_label": "-"}  # by column: annotators did not agree, in SNLI
 _SEVERAL_ROWS = 10  # by which labels may be judged
 _MANY_NUMBERS = 20  # more than ratings have
 _SHOWN = 3  # labels
+_LISTED = re.compile(r"\[\s*(['\"\d].*)?\]", re.DOTALL)  # a list that a table has as text
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -168,6 +169,9 @@ class TextReader(Reader):
         value = record.get(self.column(record))
         if isinstance(value, list) and len(value) == 1 and not self._multi_label:
             return value  # as doccano writes it
+        if isinstance(value, str) and _LISTED.fullmatch(value.strip()):
+            mend = "JSON lines and Parquet have lists; set options.multi_label to true with them"
+            raise DataError(record.where, f"has the text {value!r} for a label, a list; {mend}")
         if isinstance(value, list) == self._multi_label:
             return self._named(value, record) if isinstance(value, list) else [value]
         if self._multi_label:
