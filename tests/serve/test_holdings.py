@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from benchmarks.faults.calls import ANALYZE
-from benchmarks.faults.frames import wire_to
+from tests.faults.serving.calls import ANALYZE
+from tests.faults.serving.frames import wire_to
 from tests.serve.hosting import PATIENCE, Loop, wait_for
 from trunkline import Model
 from trunkline.errors import ConfigError, Overloaded

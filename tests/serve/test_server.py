@@ -36,6 +36,27 @@ def test_health_serves(address: str, service: str) -> None:
         assert health(channel, service) == SERVING
 
 
+def test_a_server_without_a_model_does_not_serve(host: Loop, model: Model) -> None:
+    with host.serving([]) as hosted, grpc.insecure_channel(hosted.address) as channel:
+        found = [health(channel, service) for service in ("", *SERVICES)]
+        assert found == [NOT_SERVING, NOT_SERVING, SERVING]
+
+        async def add() -> None:
+            hosted.engine.models.add(model)
+
+        host.run(add())
+        assert [health(channel, service) for service in ("", *SERVICES)] == [SERVING] * 3
+
+
+def test_a_watch_keeps_no_name_of_any_length(address: str) -> None:
+    request = health_pb2.HealthCheckRequest(service="x" * 257)
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=PATIENCE)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watch)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_reflection_lists_the_services(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)

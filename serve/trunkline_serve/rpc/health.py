@@ -14,6 +14,7 @@ from trunkline_serve.rpc.methods import Context
 
 _messages: Any = health_pb2  # its type stubs lack what came later
 _Response = health_pb2.HealthCheckResponse
+_LONGEST = 256  # characters of a name
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -24,12 +25,15 @@ class Health(health_pb2_grpc.HealthServicer):
     servicer would.
 
     Args:
-        services: Names that are known whatever is served; the empty one is the server as a whole.
+        services: Names that serve only if there is a model; so does the server as a whole, which is
+            the empty one.
+        always: Names that serve without one.
         models: Names that come and go.
     """
 
-    def __init__(self, services: Iterable[str], models: Registry) -> None:
+    def __init__(self, services: Iterable[str], always: Iterable[str], models: Registry) -> None:
         self._services = ("", *services)
+        self._always = tuple(always)
         self._models = models
         self._status: Any = _Response.SERVING
         self._stopped = False
@@ -57,12 +61,17 @@ class Health(health_pb2_grpc.HealthServicer):
     async def List(self, request: Any, context: Context) -> Any:
         """Returns the status of everything that has one."""
         response = _messages.HealthListResponse()
-        for name in (*self._services, *self._served()):
-            response.statuses[name].status = self._status
+        for name in (*self._services, *self._always, *self._served()):
+            response.statuses[name].status = self._status_of(name)
         return response
 
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         """Yields the status now, and each time that it has changed."""
+        if len(request.service) > _LONGEST:  # it is kept as long as somebody watches
+            reason = (
+                f"service: has {len(request.service)} characters, at most {_LONGEST} are accepted"
+            )
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
         told = None
         while True:
             changed, status = self._changed, self._status_of(request.service)
@@ -72,7 +81,10 @@ class Health(health_pb2_grpc.HealthServicer):
             await changed.wait()
 
     def _status_of(self, name: str) -> Any:
-        known = name in self._services or name in self._served()
+        served = self._served()
+        if name in self._services and not served:
+            return _Response.NOT_SERVING
+        known = name in self._services or name in self._always or name in served
         return self._status if known else _Response.SERVICE_UNKNOWN
 
     def _served(self) -> set[str]:

@@ -114,8 +114,8 @@ def _answering(method: Unary, read: Read, write: Write, follow: _Follow) -> Hand
         with follow(context) as call:
             try:
                 held = HELD.get()
-                with held.holding(len(data)):
-                    reply = write(await method(await read(data), context))
+                held.take(len(data))  # to the end of the call: gRPC keeps it as long
+                reply = write(await method(await read(data), context))
                 held.take(len(reply))
                 return reply
             except ENDING:

@@ -66,7 +66,7 @@ class Server:
             maximum_concurrent_rpcs=engine.settings.limits.max_calls,
         )
         self._calls = calls
-        self._health = Health(SERVICES, engine.models)
+        self._health = Health([_ANALYSIS.full_name], [_MODELS.full_name], engine.models)
         self._server.add_generic_rpc_handlers(_handlers(engine, loader, calls))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
