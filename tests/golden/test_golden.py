@@ -30,7 +30,8 @@ def read(file: Path) -> list[dict[str, Any]]:
 def document(result: dict[str, Any]) -> Document:
     questions = tuple(Question(asked["question"], asked["task"]) for asked in result["questions"])
     pair = result.get("text_pair")
-    return Document(result["text"], questions, tuple(result["tasks"]), pair)
+    tasks = dict.fromkeys((*result["tasks"], *(question.task for question in questions)))
+    return Document(result["text"], questions, tuple(tasks), pair)
 
 
 def dump(value: Any, indent: str = "") -> str:
