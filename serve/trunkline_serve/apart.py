@@ -1,7 +1,8 @@
 """The thread that tokenises and decodes what is long, and how long that should take.
 
-What is shorter goes first: a page that comes after a book is done before a book that waits. Nothing
-waits for ever: what comes later and passes a piece is at most `_PATIENCE` times as large as it.
+What is shorter goes first: a page that comes after a book is done before a book that waits, and
+between the documents of a call. Nothing waits for ever: what comes later and passes a piece is at
+most `_PATIENCE` times as large as it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import asyncio
 import heapq
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -25,6 +27,7 @@ T = TypeVar("T")
 # and its turn there: what is short holds up the event loop for less than it would cost elsewhere.
 INLINE_BYTES = 4096
 _PATIENCE = 16
+_PART = 32_768
 _FIRST_PACE = 0.5e-6  # seconds for a byte
 _PACE_WEIGHT = 0.1  # of the latest piece in the running mean, at least
 
@@ -41,51 +44,69 @@ class _Piece:
     future: asyncio.Future[Any] = field(compare=False)
 
 
+@dataclass(eq=False)
+class _Job:
+    """All that one call has done: bytes that are left of it."""
+
+    left: int
+
+
 class Apart:
     """Does work on texts beside the event loop it is made for, a piece at a time."""
 
     def __init__(self) -> None:
         self._ready = threading.Condition()
         self._line: list[_Piece] = []
+        self._jobs: set[_Job] = set()
         self._numbers = itertools.count()
         self._dispatched = self._running = 0  # bytes
+        self._begun = 0.0
         self._pace = _FIRST_PACE
         self._done = 0
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="trunkline-text", daemon=True)
         self._thread.start()
 
-    async def do(self, size: int, work: Callable[[], T], deadline: float | None = None) -> T:
-        """Returns what work on `size` bytes gives: done here if that is little, else on the thread.
+    async def do(
+        self, sizes: Sequence[int], work: Callable[[int], T], deadline: float | None = None
+    ) -> list[T]:
+        """Returns what work on some items gives: done here if it is little, else on the thread.
 
         Args:
-            size: Bytes to tokenise or decode.
-            work: Does it.
+            sizes: Bytes to tokenise or decode for each item.
+            work: Does it for one, by its index.
             deadline: On `time.monotonic`'s clock. What still waits then is not done.
 
         Raises:
             DeadlinePassed: It did.
             Unavailable: The server shuts down.
         """
-        if size <= INLINE_BYTES:
-            return work()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        with self._ready:
-            if self._closed:
-                raise Unavailable("the server is shutting down")
-            piece = _Piece(self._turn(size), next(self._numbers), size, deadline, work, future)
-            heapq.heappush(self._line, piece)
-            self._ready.notify()
-        return await future
+        if sum(sizes) <= INLINE_BYTES:
+            return [work(at) for at in range(len(sizes))]
+        done: list[T] = []
+        job = _Job(sum(sizes))
+        self._jobs.add(job)
+        try:
+            for items, size in _parts(sizes):
+                done += await self._piece(size, partial(_each, work, items), deadline)
+                job.left -= size
+        finally:
+            self._jobs.discard(job)
+        return done
 
     def expected_wait(self, size: int) -> float:
-        """Returns the seconds until a piece of `size` bytes that comes now should be done."""
+        """Returns the seconds until work on `size` bytes that comes now should be done.
+
+        The thread is shared: as much of every other call's work is done meanwhile.
+        """
         if size <= INLINE_BYTES:
             return 0.0
+        others = sum(min(size, job.left) for job in self._jobs)
         with self._ready:
-            turn = self._turn(size)
-            before = sum(one.size for one in self._line if one.turn <= turn and _wanted(one))
-            return (self._running + before + size) * self._pace
+            running, pace = self._running, self._pace
+            if running:  # it may be slower than any before
+                pace = max(pace, (monotonic() - self._begun) / running)
+        return (running + others + size) * pace
 
     def close(self) -> None:
         """Fails what waits, and ends the thread after what it does."""
@@ -96,6 +117,17 @@ class Apart:
         for piece in waiting:
             _settle(piece, None, Unavailable("the server is shutting down"))
         self._thread.join()
+
+    async def _piece(self, size: int, work: Callable[[], T], deadline: float | None) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        with self._ready:
+            if self._closed:
+                raise Unavailable("the server is shutting down")
+            number = next(self._numbers)
+            piece = _Piece(self._turn(size), number, size, deadline, work, future)
+            heapq.heappush(self._line, piece)
+            self._ready.notify()
+        return await future
 
     def _turn(self, size: int) -> int:
         """Returns the turn of a piece that comes now."""
@@ -133,11 +165,25 @@ class Apart:
                 while self._line:
                     piece = heapq.heappop(self._line)
                     if _wanted(piece):
-                        self._running = piece.size
+                        self._running, self._begun = piece.size, monotonic()
                         self._dispatched += piece.size
                         return piece
                 self._ready.wait()
         return None
+
+
+def _parts(sizes: Sequence[int]) -> Iterator[tuple[range, int]]:
+    """Cuts items into parts of some size: others have their turn between them."""
+    first = size = 0
+    for at, one in enumerate(sizes):
+        size += one
+        if size >= _PART or at == len(sizes) - 1:
+            yield range(first, at + 1), size
+            first, size = at + 1, 0
+
+
+def _each(work: Callable[[int], T], items: range) -> list[T]:
+    return [work(at) for at in items]
 
 
 def _wanted(piece: _Piece) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from time import monotonic, perf_counter_ns
 
 from trunkline import Document, DocumentResult, Model
@@ -173,7 +174,7 @@ class Engine:
                 size = check_documents(documents, self.settings.limits)
                 check_tokens(size.tokenised // _MOST_BYTES, self.settings.limits)
                 # Tokenising is work too, and most calls without room can be told so before it.
-                self._check_room(deadline, size.tokenised // _USUAL_BYTES, size.work)
+                self._check_room(deadline, size.tokenised // _USUAL_BYTES, sum(size.work))
                 call.stage = "encode"
                 prepared = await self._prepared(chosen, documents, size, deadline)
                 call.encoded = perf_counter_ns()
@@ -186,7 +187,7 @@ class Engine:
                 ran = await self._computing.submit(chosen, rows, outputs, deadline)
                 call.computed = perf_counter_ns()
                 call.stage = "decode"
-                decode = partial(_finish, chosen.pipeline, prepared, ran)
+                decode = _decoding(chosen.pipeline, prepared, ran)
                 results = await self._apart.do(size.work, decode, deadline)
         analysis = Analysis(chosen, results, call.timing(ran, rows))
         self._tell_answered(call, chosen, _tasks(results), analysis.timing)
@@ -327,13 +328,21 @@ class Engine:
         )
 
 
-def _prepare(pipeline: Pipeline, documents: Sequence[Document]) -> list[Prepared]:
-    return [pipeline.prepare(one, f"documents[{at}]") for at, one in enumerate(documents)]
+def _prepare(pipeline: Pipeline, documents: Sequence[Document], at: int) -> Prepared:
+    return pipeline.prepare(documents[at], f"documents[{at}]")
 
 
-def _finish(pipeline: Pipeline, prepared: Sequence[Prepared], ran: Ran) -> list[DocumentResult]:
-    outputs = iter(ran.outputs)
-    return [pipeline.finish(one, [next(outputs) for _ in one.rows]) for one in prepared]
+def _decoding(
+    pipeline: Pipeline, prepared: Sequence[Prepared], ran: Ran
+) -> Callable[[int], DocumentResult]:
+    """Returns what decodes a document, by its index."""
+    ends = list(accumulate(len(one.rows) for one in prepared))
+
+    def decode(at: int) -> DocumentResult:
+        own = ran.outputs[ends[at] - len(prepared[at].rows) : ends[at]]
+        return pipeline.finish(prepared[at], own)
+
+    return decode
 
 
 def _tasks(results: Sequence[DocumentResult]) -> Mapping[str, int]:

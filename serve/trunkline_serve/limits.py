@@ -51,16 +51,12 @@ class Size:
 
     Attributes:
         tokenised: Bytes to tokenise: each text once, and once more per question and as a pair.
-        texts: Number of texts and questions.
+        work: Of each document, bytes that take as long to tokenise or to decode: a text takes some
+            time in itself.
     """
 
     tokenised: int
-    texts: int
-
-    @property
-    def work(self) -> int:
-        """Bytes that take as long to tokenise or to decode: a text takes some time in itself."""
-        return self.tokenised + _TEXT_BYTES * self.texts
+    work: Sequence[int]
 
 
 def check_documents(documents: Sequence[Document], limits: Limits) -> Size:
@@ -69,16 +65,17 @@ def check_documents(documents: Sequence[Document], limits: Limits) -> Size:
     Raises:
         InvalidInput: A text or question is too long, or there are too many questions.
     """
-    tokenised = texts = 0
+    tokenised, work = 0, []
     for at, document in enumerate(documents):
         check_questions(len(document.questions), limits, f"documents[{at}]")
         sizes = _sizes(document)
         if max(sizes) > limits.max_text_bytes:
             raise _too_long(f"documents[{at}]", document, sizes, limits)
         first, *others = sizes
-        tokenised += first * len(sizes) + sum(others)
-        texts += len(sizes)
-    return Size(tokenised, texts)
+        own = first * len(sizes) + sum(others)
+        tokenised += own
+        work.append(own + _TEXT_BYTES * len(sizes))
+    return Size(tokenised, work)
 
 
 def utf8_bytes(text: str) -> int:

@@ -145,11 +145,11 @@ def held_texts(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, thread
     begun, go = threading.Event(), threading.Event()
     prepare = engine_module._prepare
 
-    def held(pipeline: Pipeline, documents: Sequence[Document]) -> list[Prepared]:
-        if len(documents[0].text) > INLINE_BYTES:
+    def held(pipeline: Pipeline, documents: Sequence[Document], at: int) -> Prepared:
+        if len(documents[at].text) > INLINE_BYTES:
             begun.set()
             assert go.wait(PATIENCE)
-        return prepare(pipeline, documents)
+        return prepare(pipeline, documents, at)
 
     monkeypatch.setattr(engine_module, "_prepare", held)
     return begun, go
