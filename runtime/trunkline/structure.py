@@ -115,10 +115,11 @@ def _parse_optional(options: tuple[Any, ...], value: object, where: str) -> obje
 
 def _parse_ranged(of: tuple[Any, ...], value: object, where: str) -> object:
     kind, numbers = of
-    number = typing.cast(float, _parse(kind, value, where))
+    # The range first: of NaN and the like it says what is expected.
+    number = typing.cast(float, value if type(value) is kind else _parse(kind, value, where))
     if number not in numbers:
-        raise ValueError(f"{where}: must be {numbers}, not {number!r}")
-    return number
+        raise ValueError(f"{where}: must be {numbers}, not {f'{number!r}'[:40]}")
+    return _parse(kind, number, where)
 
 
 def _parse_literal(options: tuple[Any, ...], value: object, where: str) -> object:
@@ -158,7 +159,7 @@ def _parse_scalar(kind: Any, value: object, where: str) -> object:
     if type(value) is not kind:  # bool is an int to isinstance, but never a count
         raise ValueError(f"{where}: expected {kind.__name__}, got {_describe(value)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: expected a finite number, got {value}")
+        raise ValueError(f"{where}: must be a finite number, not {value}")
     if type(value) is int and abs(value) >= _LARGEST:
         reason = f"expected a number of 64 bits, got one of {len(str(abs(value)))} digits"
         raise ValueError(f"{where}: {reason}")

@@ -236,10 +236,11 @@ def _is_in(tree: Mapping[str, Any], leaf: Leaf) -> bool:
 def _checked(tree: dict[str, Any], file: Path | None, origins: Mapping[str, str]) -> Settings:
     try:
         return parse(Settings, tree)
-    except ValueError as error:  # flags and variables were read by type: only a file can be wrong
-        raise ConfigError(f"{file}: {error}") from None
-    except ConfigError as error:
+    except (ValueError, ConfigError) as error:
         origin = origins.get(str(error).partition(":")[0])
+        # What parse itself refuses is of the file, but for numbers that no flag can have.
+        if isinstance(error, ValueError) and (origin is None or origin.startswith("file ")):
+            raise ConfigError(f"{file}: {error}") from None
         raise ConfigError(f"{error} (from {origin})" if origin else str(error)) from None
 
 

@@ -197,12 +197,12 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
     "a metric is no number": (
         setting("gates", 0, "low", to=float("nan")),
         MANIFEST,
-        "gates[0].low: expected a finite number, got nan",
+        "gates[0].low: must be a finite number, not nan",
     ),
     "a threshold is endless": (
         setting("tasks", 2, "options", "no_answer_threshold", to=float("inf")),
         MANIFEST,
-        "tasks[2].options.no_answer_threshold: expected a finite number, got inf",
+        "tasks[2].options.no_answer_threshold: must be at least 0 and at most 1, not inf",
     ),
     "a length is true": (
         setting("encoder", "max_length", to=True),

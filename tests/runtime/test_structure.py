@@ -114,11 +114,11 @@ def test_defaults_are_taken_for_keys_that_are_absent() -> None:
         ),
         (
             {**GOOD, "parts": [{"name": "x", "share": math.nan}]},
-            "parts[0].share: expected a finite number",
+            "parts[0].share: must be a finite number",
         ),
         (
             {**GOOD, "parts": [{"name": "x", "share": -math.inf}]},
-            "parts[0].share: expected a finite number",
+            "parts[0].share: must be a finite number",
         ),
         ({**GOOD, "count": 10**400}, "count: expected a number of 64 bits, got one of 401 digits"),
         ({**GOOD, "count": -(2**63)}, "count: expected a number of 64 bits, got one of 19 digits"),
