@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -109,14 +109,8 @@ def sha256_of(path: Path) -> str:
 @contextmanager
 def _own_folder(target: Path) -> Iterator[Path]:
     """Gives a folder beside `target`, locked for others to know that its writer lives."""
-    held = None
-    while True:
-        aside = _new_beside(target)
-        aside.mkdir()
-        held = _lock(aside)
-        if held is None or _is_at(held, aside):
-            break
-        os.close(held)  # another writer took it for one left behind, and removed it
+    aside = _new_beside(target)
+    held = _claim(aside, aside.mkdir)
     try:
         yield aside
     finally:
@@ -130,9 +124,10 @@ def _sweep(target: Path) -> None:
     whole = Path(os.path.abspath(target))
     folders = whole.parent.glob(f".{glob.escape(whole.name)}.*.new")
     for left in (*filter(Path.is_dir, folders), _beside(target, "lock")):
-        if (held := _lock(left, wait=False)) is not None:
-            _remove(left)
-            os.close(held)
+        with suppress(FileNotFoundError):  # another writer has removed it
+            if (held := _lock(left, wait=False)) is not None:
+                _remove(left)
+                os.close(held)
 
 
 def _recover(target: Path) -> None:
@@ -184,12 +179,7 @@ def _exchange(one: Path, two: Path) -> bool:
 def _locked(target: Path) -> Iterator[None]:
     """Keeps others from moving `target` in two steps meanwhile, where the system has locks."""
     file = _beside(target, "lock")
-    while True:
-        file.touch()
-        held = _lock(file)
-        if held is None or _is_at(held, file):
-            break
-        os.close(held)
+    held = _claim(file, file.touch)
     try:
         yield
     finally:
@@ -198,16 +188,37 @@ def _locked(target: Path) -> Iterator[None]:
             os.close(held)
 
 
+def _claim(path: Path, make: Callable[[], None]) -> int | None:
+    """Makes a file or folder and locks it; again, if another writer took it for one left behind.
+
+    Returns the lock's descriptor, or None where nothing can be locked.
+    """
+    while True:
+        make()
+        try:
+            held = _lock(path)
+        except FileNotFoundError:
+            continue
+        if held is None or _is_at(held, path):
+            return held
+        os.close(held)
+
+
 def _lock(path: Path, *, wait: bool = True) -> int | None:
     """Returns the descriptor of a file or folder, locked until it is closed or its process ends.
 
     None if another has it and there is no waiting, or it cannot be locked.
+
+    Raises:
+        FileNotFoundError: There is none.
     """
     if sys.platform == "win32":
         return None
     try:
         # Over NFS a file must be open for writing to be locked; a folder cannot be.
         held = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except FileNotFoundError:
+        raise
     except OSError:
         return None
     try:
