@@ -271,7 +271,7 @@ def test_client_raises_the_models_own_errors(
     ("arguments", "field"),
     [
         (("\ud800",), "documents[0]"),
-        (("Ada", (), []), "documents[0].tasks"),
+        (("Ada", (), []), "tasks"),
         (("Ada", "Who?"), "questions"),
         (("Ada", (), "ner"), "tasks"),
     ],
