@@ -25,7 +25,7 @@ from trunkline_export.weights import save_together
 from trunkline_train.model.multitask import MultitaskModel
 
 OPSET = 20
-_DTYPES = {
+_DTYPES: dict[int, str] = {
     onnx.TensorProto.INT64: "int64",
     onnx.TensorProto.INT32: "int32",
     onnx.TensorProto.FLOAT: "float32",

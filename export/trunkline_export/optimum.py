@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import onnx
-from torch.jit import TracerWarning
+from torch.jit import TracerWarning  # type: ignore[attr-defined]  # not in its __all__
 
 from trunkline.bundle import TOKENIZER, Bundle, Graph, open_bundle
 from trunkline.errors import BundleError, CheckpointError

@@ -210,12 +210,13 @@ def _places(trunk: Trunk) -> Array:
 
     One table instead of two halves what is read, and rounds the sum to fp16 once.
     """
-    positions = trunk.positions[trunk.first_position :]
+    places: Array = trunk.positions[trunk.first_position :]
     if trunk.types is None:
-        return positions
+        return places
     if not trunk.takes_types:
-        return positions + trunk.types[0]
-    places: Array = (trunk.types[:, None] + positions).reshape(-1, positions.shape[1])
+        places = places + trunk.types[0]
+        return places
+    places = (trunk.types[:, None] + places).reshape(-1, places.shape[1])
     return places
 
 
@@ -223,7 +224,8 @@ def _by_head(parts: tuple[Linear, ...], heads: int) -> Array:
     """Returns the weights of query, key and value as one, [H, heads * 3 * size]."""
     width = len(parts[0].weight)
     beside = np.stack([part.weight.reshape(width, heads, -1) for part in parts], axis=2)
-    return beside.reshape(width, -1)
+    weights: Array = beside.reshape(width, -1)
+    return weights
 
 
 def _index(name: str, *axes: str) -> onnx.ValueInfoProto:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from trunkline.annotations import Answer, DocumentResult, Label, Span
 from trunkline.bundle import Graph
 from trunkline.decode.numeric import Floats
+from trunkline.documents import Document
 from trunkline.encode import Row, bare_row
 from trunkline.errors import TrunklineError
 from trunkline.kinds import Output, all_outputs, task_outputs
-from trunkline.pipeline import Document, Pipeline
+from trunkline.pipeline import Pipeline
 from trunkline.runner import Runner
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.torch_runner import TorchRunner

@@ -186,4 +186,5 @@ def smoothing(sizes: Array, weight: Array) -> Array:
     """
     weights = np.abs(weight).max(axis=1)
     factors = np.sqrt(np.maximum(weights, 1e-3) / np.maximum(sizes, 1e-3))
-    return (factors / np.exp(np.log(factors).mean())).astype(np.float32)
+    smoothed: Array = (factors / np.exp(np.log(factors).mean())).astype(np.float32)
+    return smoothed

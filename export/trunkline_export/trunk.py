@@ -143,7 +143,7 @@ class ModernTrunk:
     @property
     def width(self) -> int:
         """Of the hidden states."""
-        return self.words.shape[1]
+        return int(self.words.shape[1])
 
 
 AnyTrunk = Trunk | ModernTrunk
@@ -167,17 +167,17 @@ def _read_bert(encoder: PreTrainedModel) -> Trunk:
     config = encoder.config
     if getattr(config, "position_embedding_type", "absolute") != "absolute":
         raise Unpackable(f"no packed graph for relative positions in {config.model_type!r}")
-    embeddings = encoder.embeddings
+    positions = _embedding(encoder, "embeddings.position_embeddings")
     projection = getattr(encoder, "embeddings_project", None)
     return Trunk(
-        words=_array(embeddings.word_embeddings.weight),
-        positions=_array(embeddings.position_embeddings.weight),
-        first_position=_first_position(embeddings.position_embeddings),
-        types=_array(embeddings.token_type_embeddings.weight),
+        words=_array(_embedding(encoder, "embeddings.word_embeddings").weight),
+        positions=_array(positions.weight),
+        first_position=_first_position(positions),
+        types=_array(_embedding(encoder, "embeddings.token_type_embeddings").weight),
         takes_types=True,
-        norm=_norm(embeddings.LayerNorm),
+        norm=_norm(encoder, "embeddings.LayerNorm"),
         projection=None if projection is None else linear(projection),
-        layers=tuple(_bert_layer(layer) for layer in encoder.encoder.layer),
+        layers=tuple(_bert_layer(layer) for layer in _layers(encoder, "encoder.layer")),
         heads=config.num_attention_heads,
         activation=_activation(config.model_type, config.hidden_act),
     )
@@ -189,56 +189,54 @@ def _first_position(positions: nn.Embedding) -> int:
 
 
 def _bert_layer(layer: nn.Module) -> Layer:
-    attention = layer.attention
     return Layer(
-        query=linear(attention.self.query),
-        key=linear(attention.self.key),
-        value=linear(attention.self.value),
-        output=linear(attention.output.dense),
-        attention_norm=_norm(attention.output.LayerNorm),
-        up=linear(layer.intermediate.dense),
-        down=linear(layer.output.dense),
-        output_norm=_norm(layer.output.LayerNorm),
+        query=_linear(layer, "attention.self.query"),
+        key=_linear(layer, "attention.self.key"),
+        value=_linear(layer, "attention.self.value"),
+        output=_linear(layer, "attention.output.dense"),
+        attention_norm=_norm(layer, "attention.output.LayerNorm"),
+        up=_linear(layer, "intermediate.dense"),
+        down=_linear(layer, "output.dense"),
+        output_norm=_norm(layer, "output.LayerNorm"),
     )
 
 
 def _read_distilbert(encoder: PreTrainedModel) -> Trunk:
-    config, embeddings = encoder.config, encoder.embeddings
+    config = encoder.config
     return Trunk(
-        words=_array(embeddings.word_embeddings.weight),
-        positions=_array(embeddings.position_embeddings.weight),
+        words=_array(_embedding(encoder, "embeddings.word_embeddings").weight),
+        positions=_array(_embedding(encoder, "embeddings.position_embeddings").weight),
         first_position=0,
         types=None,
         takes_types=False,
-        norm=_norm(embeddings.LayerNorm),
+        norm=_norm(encoder, "embeddings.LayerNorm"),
         projection=None,
-        layers=tuple(_distilbert_layer(layer) for layer in encoder.transformer.layer),
+        layers=tuple(_distilbert_layer(layer) for layer in _layers(encoder, "transformer.layer")),
         heads=config.n_heads,
         activation=_activation(config.model_type, config.activation),
     )
 
 
 def _distilbert_layer(layer: nn.Module) -> Layer:
-    attention = layer.attention
     return Layer(
-        query=linear(attention.q_lin),
-        key=linear(attention.k_lin),
-        value=linear(attention.v_lin),
-        output=linear(attention.out_lin),
-        attention_norm=_norm(layer.sa_layer_norm),
-        up=linear(layer.ffn.lin1),
-        down=linear(layer.ffn.lin2),
-        output_norm=_norm(layer.output_layer_norm),
+        query=_linear(layer, "attention.q_lin"),
+        key=_linear(layer, "attention.k_lin"),
+        value=_linear(layer, "attention.v_lin"),
+        output=_linear(layer, "attention.out_lin"),
+        attention_norm=_norm(layer, "sa_layer_norm"),
+        up=_linear(layer, "ffn.lin1"),
+        down=_linear(layer, "ffn.lin2"),
+        output_norm=_norm(layer, "output_layer_norm"),
     )
 
 
 def _read_modernbert(encoder: PreTrainedModel) -> ModernTrunk:
     config = encoder.config
     return ModernTrunk(
-        words=_array(encoder.embeddings.tok_embeddings.weight),
-        norm=_norm(encoder.embeddings.norm),
-        layers=tuple(_modernbert_layer(layer) for layer in encoder.layers),
-        last_norm=_norm(encoder.final_norm),
+        words=_array(_embedding(encoder, "embeddings.tok_embeddings").weight),
+        norm=_norm(encoder, "embeddings.norm"),
+        layers=tuple(_modernbert_layer(layer) for layer in _layers(encoder, "layers")),
+        last_norm=_norm(encoder, "final_norm"),
         heads=config.num_attention_heads,
         activation=_activation(config.model_type, config.hidden_activation),
         longest=config.max_position_embeddings,
@@ -250,12 +248,12 @@ def _read_modernbert(encoder: PreTrainedModel) -> ModernTrunk:
 def _modernbert_layer(layer: nn.Module) -> ModernLayer:
     first = isinstance(layer.attn_norm, nn.Identity)
     return ModernLayer(
-        attention_norm=None if first else _norm(layer.attn_norm),
-        qkv=linear(layer.attn.Wqkv),
-        output=linear(layer.attn.Wo),
-        norm=_norm(layer.mlp_norm),
-        up=linear(layer.mlp.Wi),
-        down=linear(layer.mlp.Wo),
+        attention_norm=None if first else _norm(layer, "attn_norm"),
+        qkv=_linear(layer, "attn.Wqkv"),
+        output=_linear(layer, "attn.Wo"),
+        norm=_norm(layer, "mlp_norm"),
+        up=_linear(layer, "mlp.Wi"),
+        down=_linear(layer, "mlp.Wo"),
         is_local=_is_local(layer),
     )
 
@@ -263,7 +261,8 @@ def _modernbert_layer(layer: nn.Module) -> ModernLayer:
 def _is_local(layer: nn.Module) -> bool:
     if hasattr(layer, "attention_type"):
         return bool(layer.attention_type == "sliding_attention")
-    return bool(layer.attn.local_attention != (-1, -1))  # transformers 4
+    attention = layer.get_submodule("attn")
+    return bool(attention.local_attention != (-1, -1))  # transformers 4
 
 
 def _theta(config: PretrainedConfig, kind: str) -> float:
@@ -299,10 +298,27 @@ def linear(module: nn.Module) -> Linear:
     return Linear(weight, _bias(module.bias, weight.shape[1]))
 
 
-def _norm(module: nn.Module) -> Norm:
+def _linear(owner: nn.Module, path: str) -> Linear:
+    return linear(owner.get_submodule(path))
+
+
+def _norm(owner: nn.Module, path: str) -> Norm:
+    module = owner.get_submodule(path)
     assert isinstance(module, nn.LayerNorm)
     weight = _array(module.weight)
     return Norm(weight, _bias(module.bias, len(weight)), module.eps)
+
+
+def _embedding(owner: nn.Module, path: str) -> nn.Embedding:
+    module = owner.get_submodule(path)
+    assert isinstance(module, nn.Embedding)
+    return module
+
+
+def _layers(owner: nn.Module, path: str) -> nn.ModuleList:
+    module = owner.get_submodule(path)
+    assert isinstance(module, nn.ModuleList)
+    return module
 
 
 def _bias(bias: Tensor | None, width: int) -> Array:

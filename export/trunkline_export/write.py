@@ -26,13 +26,14 @@ from trunkline.bundle import (
 )
 from trunkline.cuda import find_gpu
 from trunkline.device import ON_CPU, Devices, parse_devices
+from trunkline.documents import Document, Question
 from trunkline.encode import Row
 from trunkline.errors import ConfigError, DeviceError, RuntimeFault
 from trunkline.extras import explained
 from trunkline.golden import write_golden
 from trunkline.kinds import find_kind
 from trunkline.naming import check_model_name, check_model_version
-from trunkline.pipeline import Document, Pipeline, Question
+from trunkline.pipeline import Pipeline
 
 try:
     import onnx  # noqa: F401 (what the rest of this room needs)

@@ -37,7 +37,7 @@ from trunkline_train.settings import (
 
 if TYPE_CHECKING:
     from trunkline_train.checkpoint import Checkpoint
-    from trunkline_train.evaluate import Scores
+    from trunkline_train.scores import Scores
 
 _SECTIONS = {
     "rows": RowsConfig,
@@ -259,5 +259,6 @@ def _dev_scores(run: Path, step: int) -> dict[str, dict[str, float]]:
 
     for line in read_log(run):
         if line["step"] == step and "dev" in line:
-            return line["dev"]
+            scores: dict[str, dict[str, float]] = line["dev"]
+            return scores
     return {}

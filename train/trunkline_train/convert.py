@@ -19,6 +19,7 @@ from trunkline.formats.words import plain_words
 from trunkline.formats.writers import FORMATS, written
 from trunkline.offsets import OffsetUnit
 from trunkline_train.config import Column, TaskConfig
+from trunkline_train.data.records import Record
 from trunkline_train.data.source import read_records
 from trunkline_train.data.tokens import TokenReader
 
@@ -109,7 +110,7 @@ def _column(name: str | None) -> Column | None:
     return int(name) if name is not None and is_number else name
 
 
-def _marked(record: Any, reader: TokenReader) -> Marked:
+def _marked(record: Record, reader: TokenReader) -> Marked:
     if record.marked is not None:
         return record.marked
     example = reader.example(record)
@@ -163,7 +164,8 @@ def _docbin(texts: Sequence[Marked], out: str) -> bytes:
 
 def _doc(marked: Marked, vocab: Any, tokens: Any) -> Any:
     """Returns a text as spaCy's `Doc`; white space that is not one blank is tokens too."""
-    words, spaces = [], []
+    words: list[str] = []
+    spaces: list[bool] = []
     end = 0
     for start, stop in plain_words(marked.text, marked.spans):
         gap = marked.text[end:start]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trunkline.errors import ConfigError, DataError
 from trunkline_train.config import Column
@@ -14,7 +14,7 @@ from trunkline_train.data.memory import Rows, sources
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    Data = str | Path | Rows | Dataset | Sequence[str | Path | Rows | Dataset]
+    Data: TypeAlias = str | Path | Rows | Dataset | Sequence[str | Path | Rows | Dataset]
 
 Source = str | Path
 _NAMED_TOPICS = {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}
@@ -91,8 +91,10 @@ def conll_2003(folder: Source | None = None) -> Corpus:
         folder: Holds eng.train, eng.testa and eng.testb (or packed, with .gz); None takes the hub.
     """
     if folder is None:
-        return Corpus("token-classification", *_hub("lhoestq/conll2003", "validation"))
-    return Corpus("token-classification", *_files(folder, "eng.train", "eng.testa", "eng.testb"))
+        train, dev, test = _hub("lhoestq/conll2003", "validation")
+    else:
+        train, dev, test = _files(folder, "eng.train", "eng.testa", "eng.testb")
+    return Corpus("token-classification", train, dev, test)
 
 
 def clean_conll(folder: Source) -> Corpus:
@@ -102,7 +104,8 @@ def clean_conll(folder: Source) -> Corpus:
         folder: Holds cleanconll.train, cleanconll.dev and cleanconll.test.
     """
     names = (f"cleanconll.{split}" for split in ("train", "dev", "test"))
-    return Corpus("token-classification", *_files(folder, *names))
+    train, dev, test = _files(folder, *names)
+    return Corpus("token-classification", train, dev, test)
 
 
 def conll_2000(folder: Source | None = None) -> Corpus:
@@ -127,9 +130,9 @@ def ud_english(column: str = "upos", folder: Source | None = None) -> Corpus:
     """
     names = (f"en_ewt-ud-{split}.conllu" for split in ("train", "dev", "test"))
     hub = "universal-dependencies/universal_dependencies:en_ewt"
-    splits = _hub(hub, "dev") if folder is None else _files(folder, *names)
+    train, dev, test = _hub(hub, "dev") if folder is None else _files(folder, *names)
     options = {"aggregation": "tags"}
-    return Corpus("token-classification", *splits, column=column, options=options)
+    return Corpus("token-classification", train, dev, test, column, options=options)
 
 
 def ag_news(folder: Source | None = None) -> Corpus:
@@ -142,8 +145,14 @@ def ag_news(folder: Source | None = None) -> Corpus:
         train, _, test = _hub("fancyzhx/ag_news", None)
         return Corpus("text-classification", train, test=test)
     train, test = _files(folder, "train.csv", "test.csv")
-    read = {"column": 0, "text": (1, 2), "label_names": _NAMED_TOPICS}
-    return Corpus("text-classification", train, test=test, **read)
+    return Corpus(
+        "text-classification",
+        train,
+        test=test,
+        column=0,
+        text=(1, 2),
+        label_names=_NAMED_TOPICS,
+    )
 
 
 def squad(folder: Source | None = None) -> Corpus:

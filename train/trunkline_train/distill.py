@@ -66,7 +66,7 @@ class TaughtFeatures(Sequence[Feature]):
         at = range(len(self))[index]
         feature = self._features[at]
         begin = int(self._ends[at - 1]) if at else 0
-        targets: dict[str, NDArray[Any]] = dict(feature.targets)
+        targets: dict[str, NDArray[Any] | np.int64] = {**feature.targets}
         for suffix, shape in _shapes(self._spec, len(feature.row)).items():
             end = begin + int(np.prod(shape))
             targets[TEACHER + suffix] = self._logits[begin:end].reshape(shape).astype(np.float32)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from trunkline.annotations import DocumentResult
-from trunkline.pipeline import Document, Pipeline, Question
+from trunkline.documents import Document, Question
+from trunkline.pipeline import Pipeline
 from trunkline.scoring.squad import best_threshold
 from trunkline.tasks import AnswerOptions, TaskSpec
 from trunkline_train.baseline import baseline

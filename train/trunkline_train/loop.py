@@ -28,7 +28,7 @@ from trunkline_train.data.cache import data_fingerprint
 from trunkline_train.data.examples import Example
 from trunkline_train.data.load import LoadedTask, cache_folder, load_task
 from trunkline_train.distill import attach_teacher
-from trunkline_train.evaluate import Scores, evaluate, tuned
+from trunkline_train.evaluate import evaluate, tuned
 from trunkline_train.interrupt import watch_signals
 from trunkline_train.mixing import Mixer
 from trunkline_train.model.layers import recompute_activations
@@ -39,6 +39,7 @@ from trunkline_train.optimizer import parameter_groups, peak_rates, schedule
 from trunkline_train.parallel import Workers
 from trunkline_train.place import BEST, LAST, check_place, clear_run
 from trunkline_train.report import Report
+from trunkline_train.scores import Scores
 from trunkline_train.step import Stepper, StepResult
 from trunkline_train.streams import Features, Stream, build_streams
 

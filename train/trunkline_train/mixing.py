@@ -71,12 +71,13 @@ class Mixer:
         shares = np.cumsum(self.shares())
         start = np.random.default_rng([self._seed, step]).random()
         marks = (start + np.arange(self.draws)) / self.draws
-        return np.minimum(np.searchsorted(shares, marks), len(shares) - 1).tolist()
+        drawn = np.minimum(np.searchsorted(shares, marks), len(shares) - 1)
+        return [int(one) for one in drawn]
 
     def shares(self) -> Floats:
         """Returns each data set's share of the draws, adding up to 1."""
         values = _SHARES[self._config.sampler](self)
-        return values / values.sum()
+        return values / float(values.sum())
 
     def _equal(self) -> Floats:
         return np.ones_like(self._sizes)

@@ -82,5 +82,5 @@ class Workers:
             return value
         from accelerate.utils import broadcast_object_list
 
-        (shared,) = broadcast_object_list([value])
-        return shared
+        shared: list[T] = broadcast_object_list([value])
+        return shared[0]

@@ -81,8 +81,10 @@ def draw_confusion(confusion: Confusion, title: str, path: Path) -> None:
 def _add_legend(axes: Axes) -> None:
     """Names the curves, beside the panel if they are many."""
     beside = len(axes.get_legend_handles_labels()[1]) > _MOST_INSIDE
-    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
-    axes.legend(fontsize="small", **place)
+    if beside:
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        axes.legend(fontsize="small")
 
 
 def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
@@ -154,10 +156,10 @@ def _plot_dev(axes: Axes, lines: Sequence[Line], colours: Mapping[str, str]) -> 
     steps = [line["step"] for line in epochs]
     for task, main in epochs[-1]["main"].items():
         values = [line["dev"][task][main] for line in epochs]
-        bounds = [line["intervals"][task][main] for line in epochs]
+        low, high = zip(*(line["intervals"][task][main] for line in epochs), strict=True)
         colour = colours.get(task)
         axes.plot(steps, values, label=f"{task} {main}", color=colour, marker="o", markersize=4)
-        axes.fill_between(steps, *zip(*bounds, strict=True), color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _has(key: str) -> Callable[[Sequence[Line]], bool]:

@@ -325,4 +325,4 @@ def _metrics(score: Scores) -> str:
 def _unfinished_seconds(lines: list[dict[str, Any]]) -> float:
     """Returns the time of the steps since the last whole epoch of an interrupted run."""
     last = max((at for at, line in enumerate(lines) if "dev" in line), default=-1)
-    return sum(line.get("seconds", 0.0) for line in lines[last + 1 :])
+    return float(sum(line.get("seconds", 0.0) for line in lines[last + 1 :]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -230,7 +230,9 @@ def _merged(features: Sequence[Features]) -> NDArray[np.int64]:
 def _stacked(features: Sequence[Feature], width: int | None) -> dict[str, Tensor]:
     """Stacks targets; those with a value per token are padded to `width`, unless it is None."""
     names = features[0].targets
-    columns = {name: [np.asarray(one.targets[name]) for one in features] for name in names}
+    columns: dict[str, list[NDArray[Any]]] = {
+        name: [np.asarray(one.targets[name]) for one in features] for name in names
+    }
     if width is not None:
         columns = {name: [_padded(t, width) for t in column] for name, column in columns.items()}
     return {name: torch.from_numpy(np.stack(column)) for name, column in columns.items()}

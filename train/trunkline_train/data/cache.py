@@ -118,5 +118,5 @@ def _checksum(table: pa.Table) -> bytes:
     total = 0
     for column in table.columns:
         for part in parts(column):
-            total = zlib.crc32(part, total)
+            total = zlib.crc32(part.data, total)
     return str(total).encode()

@@ -14,7 +14,7 @@ from trunkline.formats.notes import Notes
 from trunkline.formats.rows import as_row
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.files import opened, read_text
-from trunkline_train.data.records import Record
+from trunkline_train.data.records import Record, by_name
 
 _BLANK = re.compile(r"\s*")
 _DECODER = json.JSONDecoder()
@@ -30,7 +30,7 @@ def read_json(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
         row = as_row(value)
         if row is None:
             raise DataError(path, f"is not a JSON object: {value!r:.60}", line)
-        yield Record(row, f"{path}:{line}")
+        yield Record(by_name(row), f"{path}:{line}")
 
 
 def _items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -84,4 +84,4 @@ def read_docbin(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     for at, doc in enumerate(docs):
         values = as_row(doc.to_json())
         assert values is not None
-        yield Record(values, f"{path} document {at + 1}")
+        yield Record(by_name(values), f"{path} document {at + 1}")

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from trunkline.errors import DataError
 
@@ -49,7 +49,8 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            yield file
+            # GzipFile has all that IO[bytes] asks for, but does not say so.
+            yield cast("IO[bytes]", file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"is not a whole gzip file ({error}); fetch it again") from None
     except OSError as error:

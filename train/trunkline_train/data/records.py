@@ -57,6 +57,11 @@ def token_place(where: str, lines: Sequence[int], index: int) -> str:
     return f"{where.rpartition(':')[0]}:{lines[index]}"
 
 
+def by_name(values: Mapping[str, Any]) -> dict[Column, Any]:
+    """Returns values by the names of their columns."""
+    return dict(values.items())
+
+
 def numbered(values: Sequence[Any]) -> dict[Column, Any]:
     """Returns values by position, counted from the start and from the end."""
     return {

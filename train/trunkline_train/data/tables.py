@@ -14,7 +14,7 @@ from trunkline.formats.notes import Notes
 from trunkline.formats.rows import as_row
 from trunkline_train.config import Column, TaskConfig
 from trunkline_train.data.files import opened, read_lines
-from trunkline_train.data.records import Record
+from trunkline_train.data.records import Record, by_name
 from trunkline_train.paths import HUB
 
 _HUB = re.compile(r"([^#@:]+)(?::([^#@:]+))?(?:@([^#]+))?(?:#(.+))?")
@@ -38,7 +38,7 @@ def read_jsonl(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
         row = as_row(values)
         if row is None:
             raise DataError(path, "is not a JSON object", number)
-        yield Record(row, f"{path}:{number}")
+        yield Record(by_name(row), f"{path}:{number}")
 
 
 def read_parquet(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:

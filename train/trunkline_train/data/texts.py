@@ -17,7 +17,7 @@ from trunkline_train.data.documents import read_docbin, read_json
 from trunkline_train.data.examples import TextExample
 from trunkline_train.data.naming import LABEL, PAIR, TEXT, Unclear, label_column, text_columns
 from trunkline_train.data.reader import Format, Reader, amount, counted
-from trunkline_train.data.records import Record, is_numbered
+from trunkline_train.data.records import Record, by_name, is_numbered
 from trunkline_train.data.tables import read_jsonl, read_parquet
 
 _MISSING = ("", "nan", "NaN")  # what tables have where there is no value
@@ -61,7 +61,7 @@ class TextReader(Reader):
         """Returns what annotation tools wrote as a text with its label; other rows as they are."""
         values = {str(key): value for key, value in record.values.items()}
         if label_studio.is_minimal(values):
-            return (Record(label_studio.without_facts(values), record.where),)
+            return (Record(by_name(label_studio.without_facts(values)), record.where),)
         if is_numbered(record) or not is_classified(values):
             return (record,)
         text = str(self.task.texts[0]) if self.task.texts else None

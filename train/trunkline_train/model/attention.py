@@ -37,7 +37,8 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Returns what transformers' "sdpa" does, in the type of `query`; [B, S, heads, H/heads]."""
     if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return _sdpa(module, query, key, value, attention_mask, **options)
+        output, _ = _sdpa(module, query, key, value, attention_mask, **options)
+        return output, None
     if attention_mask is not None and attention_mask.is_floating_point():
         attention_mask = attention_mask.float()
     with torch.autocast("cpu", enabled=False):

@@ -23,7 +23,7 @@ class Dropout(nn.Dropout):
         slow = x.device.type != "cpu" or torch.compiler.is_compiling()
         if slow or not self.training or threshold == 0 or self.p == 1.0:
             return super().forward(x)
-        dropped: Tensor = _Drop.apply(x, threshold)
+        dropped: Tensor = _Drop.apply(x, threshold)  # type: ignore[no-untyped-call]
         return dropped
 
 
@@ -39,7 +39,7 @@ class _Drop(torch.autograd.Function):
         return _scaled(x, mask, ctx.scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return _scaled(grad, mask, ctx.scale), None
 

@@ -35,7 +35,7 @@ def add_lora(model: MultitaskModel, config: ModelConfig) -> None:
     model.encoder.requires_grad_(False)
     settings = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # only ever divided by the rank
         lora_dropout=config.lora_dropout,
         target_modules=targets,
     )
@@ -79,10 +79,17 @@ def plain_state(model: MultitaskModel) -> dict[str, Tensor]:
     for name, tensor in model.state_dict().items():
         owner, updated, part = name.partition(".base_layer.")
         if updated and part == "weight":
-            layer = model.get_submodule(owner)
-            state[f"{owner}.{part}"] = tensor + layer.get_delta_weight(_ADAPTER).detach()
+            state[f"{owner}.{part}"] = tensor + _update(model.get_submodule(owner))
         elif updated:
             state[f"{owner}.{part}"] = tensor
         elif ".lora_" not in name:
             state[name] = tensor
     return state
+
+
+def _update(layer: nn.Module) -> Tensor:
+    """Returns what the updates add to a layer's own weight."""
+    from peft.tuners.lora import Linear
+
+    assert isinstance(layer, Linear)
+    return layer.get_delta_weight(_ADAPTER).detach()

@@ -27,7 +27,7 @@ class MultitaskModel(nn.Module):
         super().__init__()
         # The pooler feeds no head; left in, it would be an unused parameter of every graph.
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None
+            encoder.register_module("pooler", None)
         self.encoder = encoder
         self.tasks = tuple(tasks)
         hidden = encoder.config.hidden_size
@@ -66,7 +66,7 @@ class MultitaskModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Returns the outputs of all heads by name, e.g. `ner.logits` [B, S, labels]."""
         hidden = self.hidden(input_ids, attention_mask, token_type_ids)
-        outputs = {}
+        outputs: dict[str, Tensor] = {}
         for spec in self.tasks:
             names = [output.name for output in task_outputs(spec)]
             outputs.update(zip(names, self.head(spec.name)(hidden), strict=True))

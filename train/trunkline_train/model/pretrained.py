@@ -203,4 +203,5 @@ def _ready(encoder: PreTrainedModel) -> PreTrainedModel:
     """Returns the encoder in fp32, with attention and dropout that are quick in training."""
     install_attention(encoder)
     quicken_dropout(encoder)
-    return encoder.float()
+    encoder.float()
+    return encoder
