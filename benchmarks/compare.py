@@ -15,10 +15,10 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.spread import Spread
 from trunkline.errors import DataError, TrunklineError
 
 # Of a machine, what must be the same for a ratio to mean anything.
@@ -51,21 +51,6 @@ class NotComparable(TrunklineError):
     """Two results are of different benchmarks or machines; names what differs."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number of a result, and between what numbers its rounds lay, where that is known."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def apart_from(self, other: Figure) -> bool | None:
-        """Tells if the rounds of both do not overlap; None if either's are not known."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return None
-        return self.low > other.high or self.high < other.low
-
-
 def read_result(path: Path) -> dict[str, Any]:
     """Returns a result file.
 
@@ -82,12 +67,12 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def benchmark_of(result: Mapping[str, Any]) -> str:
-    """Returns the module that made a result; empty if it does not say."""
+    """Returns the module that made a result, without its package, which may have changed."""
     try:
         words = shlex.split(str(result.get("command", "")))
     except ValueError:
         return ""
-    return words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return words[words.index("-m") + 1].partition(".")[2] if "-m" in words[:-1] else ""
 
 
 def check_comparable(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -141,7 +126,7 @@ def _shown(name: str, before: str, after: str) -> str:
     return f"{before} and {after}"
 
 
-def figures(result: Mapping[str, Any]) -> dict[str, Figure]:
+def figures(result: Mapping[str, Any]) -> dict[str, Spread]:
     """Returns the figures of a result by name, whatever benchmark made it.
 
     A figure is a number with a key, or a bar's value; lists of numbers are rounds, and no figures.
@@ -150,7 +135,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, Figure]:
     return dict(_walk(body, ()))
 
 
-def _walk(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, Figure]]:
+def _walk(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, Spread]]:
     if isinstance(value, Mapping):
         yield from _walk_table(value, path)
     elif isinstance(value, list):
@@ -160,7 +145,7 @@ def _walk(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, Figure]]:
                 yield from _walk(rest, (*path, label))
 
 
-def _walk_table(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Figure]]:
+def _walk_table(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Spread]]:
     low, high = _range_of(table)
     ranged = "value" if "value" in table else "tokens_per_second"
     for key, value in table.items():
@@ -169,7 +154,7 @@ def _walk_table(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tup
         if _is_number(value):
             # The only figure of a bar needs no name beside the bar's.
             name = " / ".join(path if key == "value" else (*path, key))
-            yield name, Figure(float(value), *((low, high) if key == ranged else ()))
+            yield name, Spread(float(value), *((low, high) if key == ranged else ()))
         else:
             yield from _walk(value, (*path, key))
 
@@ -211,7 +196,7 @@ def _plain(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def show(old: Mapping[str, Figure], new: Mapping[str, Figure]) -> str:
+def show(old: Mapping[str, Spread], new: Mapping[str, Spread]) -> str:
     """Returns the ratios as lines of text, and what only one of the two has."""
     both = [name for name in new if name in old]
     width = max(map(len, both), default=0) + 2
@@ -222,9 +207,9 @@ def show(old: Mapping[str, Figure], new: Mapping[str, Figure]) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, old: Figure, new: Figure, width: int) -> str:
+def _line(name: str, old: Spread, new: Spread, width: int) -> str:
     ratio = f"{new.value / old.value:10.3f}" if old.value else f"{'':>10}"
-    mark = "  beyond the range" if new.apart_from(old) else ""
+    mark = "  beyond the range" if new.below(old) or old.below(new) else ""
     return f"{name:{width}}{old.value:12.5g}{new.value:12.5g}{ratio}{mark}"
 
 

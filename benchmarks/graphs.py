@@ -76,9 +76,14 @@ def bars(bundle: Bundle, times: Times, threads: int) -> list[Bar]:
     ]
 
 
-def works(checkpoint: Checkpoint, bundle: Bundle, threads: int, aside: Path) -> dict[str, Work]:
+def works(
+    checkpoint: Checkpoint,
+    bundle: Bundle,
+    batches: Sequence[Sequence[Row]],
+    threads: int,
+    aside: Path,
+) -> dict[str, Work]:
     """Returns all work that takes part."""
-    batches = mixed_rows(bundle.manifest.encoder)
     outputs = all_outputs(bundle.manifest.tasks)
     ours = graph_works(bundle, batches, threads)
     padded = bundle.path / "graphs/padded-fp32.onnx"
@@ -152,12 +157,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint, bundle = load_checkpoint(given.run), open_bundle(given.bundle)
     threads = available_cpus()
     with TemporaryDirectory() as aside:
-        todo = works(checkpoint, bundle, threads, Path(aside))
+        batches = mixed_rows(bundle.manifest.encoder)
+        todo = works(checkpoint, bundle, batches, threads, Path(aside))
         times = in_turn(todo, given.rounds)
     if not times.seconds[FP32]:
         raise SystemExit("every round was left out: too much CPU time was stolen; try again later")
     found = bars(bundle, times, threads)
-    tokens = tokens_of(mixed_rows(bundle.manifest.encoder))
+    tokens = tokens_of(batches)
     speeds = {name: tokens / times.best(name) for name in (SINGLES, PADDED, FP32, INT8)}
     print(show(found, speeds))
     head = record("benchmarks.graphs", arguments)

@@ -5,7 +5,7 @@
 
 Each benchmark is a command of its own, runs in a process of its own and leaves a JSON in `--out`.
 One that fails is named with its last line, and the others go on. At the end come the bars, pass or
-short and by how much, in `bars.json`, and `report.html`. What takes hours is not measured again: it
+short and by how much, in `bars.json`, and `report.md`. What takes hours is not measured again: it
 is quoted from the result that was recorded, with that one's date. Peers that are not installed yet
 get environments of their own in .tools/peers.
 """
@@ -188,8 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     body = record("benchmarks.run", arguments) | {"bars": bars, "failed": failed}
     write_whole(given.bars, json.dumps(body, indent=1) + "\n")
     write_whole(given.out / _BARS, json.dumps(body, indent=1) + "\n")
-    page = given.out / "report.html"
-    words = ("benchmarks.report", str(given.out), "--out", str(page))
+    words = ("benchmarks.report", str(given.out), "--out", str(given.out))
     subprocess.run([sys.executable, "-m", *words], check=False)
     return 1 if failed else 0
 

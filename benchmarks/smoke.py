@@ -1,25 +1,31 @@
-"""Whether something became slower: a few ratios, held to those that were stored.
+"""Whether something became slower: a few ratios between our own paths, judged on every machine.
 
     make bench-smoke
     python -m benchmarks.smoke --encoder NAME [--store]
 
 Exports an untrained model of the demo's shape (weights do not matter here), and has its graphs and
-its server take turns. Only ratios within a round are looked at, never times. A ratio is lost if its
-median fell by more than a tenth of the stored one and by more than its own rounds lie apart, and if
-it did so again when measured once more. Rounds in which CPU time was stolen do not count; without
-enough others, or where other processes are at work, nothing is judged, which is said. Ratios depend
-on the processor: they are stored by kind of machine, and on a kind that has none
-nothing is measured, which is said too. `--store` stores this machine's.
+its server take turns. Only ratios within a round are looked at, never times. Each has a floor that
+every machine must reach. Where ratios are stored for this kind of machine (smoke.json), a ratio is
+lost too if its median is a tenth below the stored one and its rounds all lie below the stored ones.
+
+A ratio that is lost, or has too few quiet rounds, is measured again, with the rounds so far, as
+long as that ends within two minutes. A loss stands unless more quiet rounds refute it. A round is
+quiet if at most a tenth of the CPU time was stolen and nobody else was at work. If there are too
+few of them at the end, all rounds count, and only the floor is judged.
+
+Exit status: 0 if all ratios hold; 1 if one is lost; 3 if none is lost and one could not be judged,
+because others took the CPU and its rounds lie on both sides of the floor. `--store` stores this
+machine's ratios; do that on an idle one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,21 +34,15 @@ import torch
 
 from benchmarks import graphs
 from benchmarks.record import record
-from benchmarks.serving.rounds import Sides, kept, ratios
-from benchmarks.serving.sides import (
-    InProcess,
-    in_process_name,
-    opened_bench,
-    served_name,
-    trunkline_served,
-)
+from benchmarks.serving.sides import InProcess, opened_bench, trunkline_served
 from benchmarks.serving.traffic import mixed
+from benchmarks.spread import Spread
 from trunkline import load
 from trunkline.bundle import open_bundle
-from trunkline.cpu import available_cpus
+from trunkline.cpu import available_cpus, cpu_times
 from trunkline.errors import TrunklineError
 from trunkline.files import write_whole
-from trunkline_export.speed import in_turn
+from trunkline_export.speed import MOST_STOLEN, mixed_rows, turns
 from trunkline_export.write import ExportOptions, export_bundle
 from trunkline_serve.bench.machine import describe_machine
 from trunkline_train.checkpoint import Checkpoint, Progress, save_checkpoint
@@ -51,62 +51,77 @@ from trunkline_train.data.load import load_task
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.model.pretrained import load_pretrained, text_encoder
 
-Ratios = dict[str, list[float]]
+Stored = Mapping[str, Sequence[float]]
 
+LOST, NOT_JUDGED = 1, 3  # exit statuses
 STORED = Path(__file__).with_name("smoke.json")
 _CONFIG = Path(__file__).parents[1] / "train/trunkline_train/demo/demo.toml"
-_GRAPH_ROUNDS = 3  # each takes as long as all rounds of the server together
-_ROUNDS, _SECONDS = 5, 1.5
+_ROUNDS, _SECONDS = 5, 1.0  # of an attempt, and of the server's turn in a round
+_ROWS = 16  # of the one batch that the graphs run
+_LIMIT = 110.0  # seconds, in which another attempt must end
 _SURE = 9.0  # a logit
-_LEAST = 3  # rounds that count, to judge by
+_LEAST = 3  # quiet rounds, to judge by
 _LOSS = 0.10
 _SERVED = "packed-int8"
-_NOTHING = "nothing can be judged: others took too much CPU time"
-_LOOK_SECONDS, _BUSY = 3.0, 0.25  # how long to look, and the share that others may take meanwhile
+_SERVED_RATIO = "served over in process"
+_LOOK_SECONDS, _BUSY = 1.0, 0.25  # how long to look, and the share that others may take meanwhile
 # What int8 products are computed with, best first.
 _INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimd")
+_FOR_BYTES = frozenset(_INSTRUCTIONS[:3])
+_INT8 = "int8 over fp32"
 _QUICKER = {  # of two pieces of work of benchmarks.graphs
     "packed over padded": (graphs.FP32, graphs.PADDED),
     "packed fp32 over one at a time": (graphs.FP32, graphs.SINGLES),
-    "int8 over fp32": (graphs.INT8, graphs.FP32),
+    _INT8: (graphs.INT8, graphs.FP32),
     "all heads over one": (graphs.FP32, graphs.ONE_HEAD),
 }
+FLOORS = {
+    "packed over padded": 2.0,
+    "packed fp32 over one at a time": 0.9,
+    _INT8: 1.2,
+    "all heads over one": 0.8,
+    _SERVED_RATIO: 0.5,
+}
+"""What a ratio is at least, on any machine; below all that was seen on Zen 3, Zen 4 and Xeons."""
+
+
+@dataclass
+class Rounds:
+    """The rounds of one ratio so far: those on a quiet machine, and the others."""
+
+    quiet: list[float] = field(default_factory=list)
+    disturbed: list[float] = field(default_factory=list)
+
+    def add(self, ratio: float, *, quiet: bool) -> None:
+        """Adds a round."""
+        (self.quiet if quiet else self.disturbed).append(ratio)
+
+
+Measured = dict[str, Rounds]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One ratio, now and as stored.
+    """What is said of one ratio.
 
     Attributes:
         name: Of the ratio; more is better.
-        rounds: Now.
-        stored: The median then.
+        now: What was measured; None for nothing.
+        held: Whether it holds; None if that cannot be told.
+        reason: Why.
     """
 
     name: str
-    rounds: Sequence[float]
-    stored: float
-
-    @property
-    def loss(self) -> float:
-        """The share of the stored ratio that is gone; below 0 if it grew."""
-        return 1.0 - statistics.median(self.rounds) / self.stored
-
-    @property
-    def noise(self) -> float:
-        """How far the rounds lie apart, over their median."""
-        return (max(self.rounds) - min(self.rounds)) / statistics.median(self.rounds)
-
-    @property
-    def lost(self) -> bool:
-        """Whether the loss is beyond the noise."""
-        return self.loss > max(self.noise, _LOSS)
+    now: Spread | None
+    held: bool | None
+    reason: str
 
     def __str__(self) -> str:
         """Returns one line."""
-        now = statistics.median(self.rounds)
-        said = f"LOST {self.loss:.0%}" if self.lost else "holds"
-        return f"{self.name:34}{now:8.3f}  stored {self.stored:6.3f}  ±{self.noise:4.0%}  {said}"
+        said = {True: "holds", False: "LOST", None: "NOT JUDGED"}[self.held]
+        now = self.now
+        shown = "" if now is None else f"{now.value:8.3f}  ({now.low:.3f} - {now.high:.3f})"
+        return f"{self.name:34}{shown:28}  {said}: {self.reason}"
 
 
 def kind_of(machine: Mapping[str, object]) -> str:
@@ -120,15 +135,39 @@ def kind_of(machine: Mapping[str, object]) -> str:
     return f"{best}, {machine['cpus']} cpus, {machine['cpu_signature']}"
 
 
-def judge(
-    found: Mapping[str, Sequence[float]], stored: Mapping[str, Sequence[float]]
-) -> list[Verdict]:
-    """Returns a verdict of each ratio that was measured then, and now in enough rounds."""
-    return [
-        Verdict(name, rounds, statistics.median(stored[name]))
-        for name, rounds in found.items()
-        if len(rounds) >= _LEAST and stored.get(name)
-    ]
+def judge(name: str, rounds: Rounds, stored: Sequence[float] = ()) -> Verdict:
+    """Returns the verdict on a ratio.
+
+    Args:
+        name: One of `FLOORS`.
+        rounds: All so far.
+        stored: The rounds of this kind of machine; empty for none.
+    """
+    if len(rounds.quiet) >= _LEAST:
+        return _quiet_verdict(name, Spread.of(rounds.quiet), stored)
+    floor, every = FLOORS[name], [*rounds.quiet, *rounds.disturbed]
+    if len(every) < _LEAST:
+        now = Spread.of(every) if every else None
+        return Verdict(name, now, None, f"only {len(every)} rounds")
+    now = Spread.of(every)
+    if now.value >= floor:
+        return Verdict(name, now, True, f"at least {floor}, on a busy machine")
+    if now.below(Spread(floor, floor, floor)):
+        return Verdict(name, now, False, f"below {floor} in all rounds, on a busy machine")
+    return Verdict(name, now, None, f"on both sides of {floor}, on a busy machine")
+
+
+def _quiet_verdict(name: str, now: Spread, stored: Sequence[float]) -> Verdict:
+    floor = FLOORS[name]
+    if now.value < floor:
+        return Verdict(name, now, False, f"below {floor}")
+    if not stored:
+        return Verdict(name, now, True, f"at least {floor}; nothing is stored for this machine")
+    then = Spread.of(stored)
+    loss = 1.0 - now.value / then.value
+    if loss > _LOSS and now.below(then):
+        return Verdict(name, now, False, f"{loss:.0%} below the stored {then.value:.3f}")
+    return Verdict(name, now, True, f"stored {then.value:.3f}")
 
 
 def make(encoder: str, folder: Path) -> tuple[Checkpoint, Path]:
@@ -152,29 +191,62 @@ def make(encoder: str, folder: Path) -> tuple[Checkpoint, Path]:
     return checkpoint, folder / "bundle"
 
 
-def graph_ratios(checkpoint: Checkpoint, bundle: Path) -> Ratios:
-    """Returns the ratios of the graphs, a value a round that counts."""
-    opened, threads = open_bundle(bundle), available_cpus()
-    with TemporaryDirectory() as aside:
-        works = graphs.works(checkpoint, opened, threads, Path(aside))
-        wanted = {name: works[name] for pair in _QUICKER.values() for name in pair}
-        times = in_turn(wanted, _GRAPH_ROUNDS)
-    return {name: times.ratios(*pair) for name, pair in _QUICKER.items()}
+class Bench:
+    """What is measured: each part adds a round of its ratios at a time.
 
+    Args:
+        checkpoint: The untrained model.
+        bundle: What was exported of it.
+        flags: Of the processor.
+    """
 
-def served_ratios(bundle: Path) -> Ratios:
-    """Returns what the server reaches of the graph in process, a value a round that counts."""
-    model = load(bundle, available_cpus(), graph=_SERVED, allow_ungated=True)
-    traffic = mixed(model.manifest, model.pipeline, None, 256)
-    with (
-        opened_bench(bundle, traffic, concurrency=64, threads=available_cpus()) as bench,
-        trunkline_served(bench, _SERVED) as served,
-    ):
-        sides = Sides([InProcess(model, traffic), served], [])
-        rounds = kept([sides.round(_SECONDS) for _ in range(_ROUNDS)])
-    return {
-        "served over in process": ratios(rounds, served_name(_SERVED), in_process_name(_SERVED))
-    }
+    def __init__(self, checkpoint: Checkpoint, bundle: Path, flags: Sequence[str]) -> None:
+        self._checkpoint = checkpoint
+        self._bundle = bundle
+        self._pairs = dict(_QUICKER)
+        if _FOR_BYTES.isdisjoint(flags):
+            print(f"{_INT8}: not measured, this processor has no instructions for bytes")
+            del self._pairs[_INT8]
+        self.names = (*self._pairs, _SERVED_RATIO)
+
+    def attempt(self, wanted: Sequence[str], found: Measured) -> None:
+        """Measures some rounds of all that is wanted, and adds them."""
+        idle = not busy()
+        pairs = {name: pair for name, pair in self._pairs.items() if name in wanted}
+        served = self._served() if _SERVED_RATIO in wanted else ()
+        for rounds in (self._graphs(pairs) if pairs else (), served):
+            for ratios, stolen in rounds:
+                for name, ratio in ratios.items():
+                    found[name].add(ratio, quiet=idle and stolen <= MOST_STOLEN)
+
+    def _graphs(
+        self, pairs: Mapping[str, tuple[str, str]]
+    ) -> Iterator[tuple[dict[str, float], float]]:
+        """Yields the ratios of the graphs and the share of CPU time stolen, round by round."""
+        opened, threads = open_bundle(self._bundle), available_cpus()
+        batches = [mixed_rows(opened.manifest.encoder)[0][:_ROWS]]
+        with TemporaryDirectory() as aside:
+            works = graphs.works(self._checkpoint, opened, batches, threads, Path(aside))
+            wanted = {name: works[name] for pair in pairs.values() for name in pair}
+            for seconds, stolen in turns(wanted, _ROUNDS):
+                ratios = {name: seconds[b] / seconds[a] for name, (a, b) in pairs.items()}
+                yield ratios, stolen
+
+    def _served(self) -> Iterator[tuple[dict[str, float], float]]:
+        """Yields what the server reaches of the graph in process, as `_graphs` does."""
+        threads = available_cpus()
+        model = load(self._bundle, threads, graph=_SERVED, allow_ungated=True)
+        traffic = mixed(model.manifest, model.pipeline, None, 256)
+        with (
+            opened_bench(self._bundle, traffic, concurrency=64, threads=threads) as bench,
+            trunkline_served(bench, _SERVED) as served,
+        ):
+            in_process = InProcess(model, traffic)
+            for _ in range(_ROUNDS):
+                before = cpu_times()
+                alone = in_process.turn(_SECONDS).tokens_per_second
+                ratio = served.turn(_SECONDS).tokens_per_second / alone
+                yield {_SERVED_RATIO: ratio}, cpu_times().share_since(before)
 
 
 def busy() -> bool:
@@ -182,77 +254,87 @@ def busy() -> bool:
     return bool(psutil.cpu_percent(_LOOK_SECONDS) > 100 * _BUSY)
 
 
-def measure(checkpoint: Checkpoint, bundle: Path) -> Ratios:
-    """Returns all ratios, from twice as many rounds if too many of the first did not count.
+def hold(
+    attempt: Callable[[Sequence[str], Measured], None],
+    names: Sequence[str],
+    stored: Stored,
+    limit: float,
+) -> list[Verdict]:
+    """Measures until every ratio holds, or another attempt would not end in time.
 
-    They are none on a busy machine: its ratios are others.
+    Args:
+        attempt: Adds rounds of the ratios that are named.
+        names: The ratios.
+        stored: Rounds by ratio; may lack some.
+        limit: Seconds from now on.
     """
-    found: Ratios = {}
-    if busy():
-        return found
-    for part in (lambda: graph_ratios(checkpoint, bundle), lambda: served_ratios(bundle)):
-        ratios = part()
-        if min(map(len, ratios.values())) < _LEAST:
-            ratios = {name: [*ratios[name], *more] for name, more in part().items()}
-        found |= ratios
-    return found
+    begin, found = time.monotonic(), {name: Rounds() for name in names}
+    wanted = list(names)
+    while True:
+        started = time.monotonic()
+        attempt(wanted, found)
+        verdicts = [judge(name, found[name], stored.get(name, ())) for name in names]
+        print("\n".join(map(str, verdicts)), flush=True)
+        wanted = [one.name for one in verdicts if not one.held or _open(one, found, stored)]
+        now = time.monotonic()
+        if not wanted or now - begin + (now - started) > limit:
+            return verdicts
+        print(f"once more: {', '.join(wanted)}", flush=True)
 
 
-def hold(measured: Callable[[], Ratios], stored: Mapping[str, Sequence[float]]) -> bool:
-    """Tells whether ratios hold, and prints verdicts; what seems lost must be lost twice."""
-    lost = _lost(measured(), stored)
-    if not lost:
-        return True
-    print("once more:", flush=True)
-    return not _lost(measured(), {name: stored[name] for name in lost})
+def _open(verdict: Verdict, found: Measured, stored: Stored) -> bool:
+    """Tells whether more quiet rounds could be compared with what is stored."""
+    return verdict.name in stored and len(found[verdict.name].quiet) < _LEAST
 
 
-def _lost(found: Ratios, stored: Mapping[str, Sequence[float]]) -> list[str]:
-    """Prints verdicts and returns the names of ratios that are lost."""
-    verdicts = judge(found, stored)
-    print("\n".join(map(str, verdicts)) or _NOTHING, flush=True)
-    for name in stored.keys() - {one.name for one in verdicts} if verdicts else ():
-        print(f"{name}: not judged: too much CPU time was stolen, or it is measured no more")
-    return [one.name for one in verdicts if one.lost]
+def status_of(verdicts: Sequence[Verdict]) -> int:
+    """Returns the exit status, and says what is behind it if it is not 0."""
+    lost = [one.name for one in verdicts if one.held is False]
+    unjudged = [one.name for one in verdicts if one.held is None]
+    if unjudged:
+        print(f"NOT JUDGED: {', '.join(unjudged)}: others took the CPU; run it again when idle")
+    if lost:
+        print(f"LOST: {', '.join(lost)}")
+        return LOST
+    return NOT_JUDGED if unjudged else 0
 
 
-def _store(kind: str, found: Ratios) -> None:
-    if not found:
-        print(_NOTHING)
-        return
-    stored = json.loads(STORED.read_text()) if STORED.exists() else {}
-    shown = {name: [round(one, 4) for one in values] for name, values in found.items()}
-    stored[kind] = record("benchmarks.smoke", ["--store"]) | {"ratios": shown}
-    write_whole(STORED, json.dumps(stored, indent=1, sort_keys=True) + "\n")
+def _store(kind: str, found: Measured) -> int:
+    if any(len(rounds.quiet) < _LEAST for rounds in found.values()):
+        print("NOT STORED: others took too much CPU time; run it again when idle")
+        return NOT_JUDGED
+    everything = json.loads(STORED.read_text()) if STORED.exists() else {}
+    shown = {name: [round(one, 4) for one in rounds.quiet] for name, rounds in found.items()}
+    everything[kind] = record("benchmarks.smoke", ["--store"]) | {"ratios": shown}
+    write_whole(STORED, json.dumps(everything, indent=1, sort_keys=True) + "\n")
     print(f"stored as those of {kind}")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and judges, or stores; fails if a ratio is lost."""
+    """Measures and judges, or stores; returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--store", action="store_true", help="store what is measured")
     given = parser.parse_args(argv)
-    kind = kind_of(describe_machine())
+    begin, machine = time.monotonic(), describe_machine()
+    kind = kind_of(machine)
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
-    if kind not in stored and not given.store:
-        print(f"nothing is stored for machines of this kind ({kind}): not judged")
-        return 0
-    if busy():
-        print(_NOTHING)
-        return 0
     with TemporaryDirectory() as folder:
-        measured = partial(measure, *make(given.encoder, Path(folder)))
+        bench = Bench(*make(given.encoder, Path(folder)), machine["flags"])
         if given.store:
-            _store(kind, measured())
-            return 0
-        return 0 if hold(measured, stored[kind]["ratios"]) else 1
+            found = {name: Rounds() for name in bench.names}
+            bench.attempt(bench.names, found)
+            return _store(kind, found)
+        ratios = stored.get(kind, {}).get("ratios", {})
+        limit = _LIMIT - (time.monotonic() - begin)
+        return status_of(hold(bench.attempt, bench.names, ratios, limit))
 
 
 if __name__ == "__main__":
     try:
-        raise SystemExit(main())
+        sys.exit(main())
     except TrunklineError as error:
-        raise SystemExit(f"{error}") from None
+        sys.exit(f"{error}")

@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,28 +54,32 @@ class Times:
         return statistics.median(self.ratios(name, over))
 
 
-def in_turn(works: Mapping[str, Work], rounds: int) -> Times:
+def turns(works: Mapping[str, Work], rounds: int) -> Iterator[tuple[dict[str, float], float]]:
     """Does each piece of work once a round, after one that does not count.
 
-    Rounds in which the host took more than `MOST_STOLEN` of the machine's time are left out; if
-    that would be all of them, `seconds` are empty.
+    Yields:
+        The seconds of each, and the share of the machine's time that its host took meanwhile.
     """
     for work in works.values():
         work()
-    kept: dict[str, list[float]] = {name: [] for name in works}
-    left_out = 0
     for _ in range(rounds):
         before, found = cpu_times(), {}
         for name, work in works.items():
             begin = time.perf_counter()
             work()
             found[name] = time.perf_counter() - begin
-        if cpu_times().share_since(before) > MOST_STOLEN:
-            left_out += 1
-            continue
-        for name, seconds in found.items():
-            kept[name].append(seconds)
-    return Times(kept, left_out)
+        yield found, cpu_times().share_since(before)
+
+
+def in_turn(works: Mapping[str, Work], rounds: int) -> Times:
+    """Returns the times of `turns`.
+
+    Rounds in which the host took more than `MOST_STOLEN` of the machine's time are left out; if
+    that would be all of them, `seconds` are empty.
+    """
+    kept = [found for found, stolen in turns(works, rounds) if stolen <= MOST_STOLEN]
+    seconds = {name: [found[name] for found in kept] for name in works}
+    return Times(seconds, rounds - len(kept))
 
 
 def mixed_rows(facts: EncoderFacts, seed: int = 0) -> list[list[Row]]:

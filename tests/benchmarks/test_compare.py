@@ -93,7 +93,7 @@ def test_ratios_are_printed_and_those_beyond_the_range_marked(
         ({"machine__gpus": []}, "gpus: Some GPU and none"),
         ({"threads": 1}, "threads: 2 and 1"),
         ({"machine": {"cpu": "Some Processor"}}, "flags: avx2 avx512f and not said"),
-        ({"command": "python -m benchmarks.edge B"}, "benchmarks.graphs and benchmarks.edge"),
+        ({"command": "python -m benchmarks.edge B"}, "different benchmarks: graphs and edge"),
     ],
 )
 def test_other_machines_and_benchmarks_are_refused(

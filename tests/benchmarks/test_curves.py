@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
 
 import trunkline
-from benchmarks.plots import curves as plots
+from benchmarks.charts import CHARTS, pictures
 from benchmarks.serving import curves as command
 from benchmarks.serving.curves_points import Turn, length_points, point
 from benchmarks.serving.curves_turns import Extent
@@ -22,7 +21,7 @@ from benchmarks.serving.protocols import PROTOCOLS
 from benchmarks.serving.traffic import WORKLOADS, by_length, workload
 from tests.tiny import build_tiny_bundle
 from trunkline import Model
-from trunkline.errors import ConfigError, DataError
+from trunkline.errors import ConfigError
 
 TINY = Extent(0.2, 0.1, 1, concurrency=(1, 4), shares=(0.5,), lengths=(8, 32))
 
@@ -240,23 +239,7 @@ def test_the_whole_command(record: dict[str, Any]) -> None:
         assert one["cost"]["money_per_million_tokens"] > 0
 
 
-def test_figures_are_drawn_from_the_file(record: dict[str, Any], tmp_path: Path) -> None:
-    drawn = plots.draw_all(record, tmp_path / "png")
-    assert {path.stem for path in drawn} == set(plots.FIGURES)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
-
-
-def test_points_that_do_not_count_are_not_drawn(record: dict[str, Any]) -> None:
-    marked = [one | {"counts": one["x"] != 4} for one in record["concurrency"]]
-    figure = plots.throughput_over_concurrency(record | {"concurrency": marked})
-    assert isinstance(figure, Figure)
-    xs = {float(x) for line in figure.axes[0].lines for x in line.get_xdata()}  # type: ignore[union-attr]
-    assert xs == {1.0}
-    assert "2 of 4 points not drawn" in figure.get_supxlabel()
-
-
-def test_what_are_no_curves_is_told(tmp_path: Path) -> None:
-    file = tmp_path / "x.json"
-    file.write_text("[]")
-    with pytest.raises(DataError, match="has no curves"):
-        plots.read_result(file)
+def test_charts_are_drawn_from_the_result(record: dict[str, Any]) -> None:
+    drawn = list(pictures("curves", record))
+    assert [one.name for one in drawn] == [chart.name for chart in CHARTS["curves"]]
+    assert all(one.png.startswith(b"\x89PNG") for one in drawn)

@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,81 +67,131 @@ def test_a_bundle_needs_its_checkpoint(tmp_path: Path, capsys: pytest.CaptureFix
         run.main(["--bundle", str(tmp_path)])
 
 
-def test_a_loss_within_the_noise_is_none() -> None:
-    steady, shaky = [1.80, 1.82, 1.81], [1.4, 1.8, 2.2]
-    lost, held = (
-        smoke.judge({"a": steady, "b": shaky}, {"a": [2.1], "b": [2.1]})[at] for at in (0, 1)
-    )
-    assert lost.lost
-    assert "LOST 14%" in str(lost)
-    assert not held.lost
+NAME = "packed over padded"
+FLOOR = smoke.FLOORS[NAME]
 
 
-def test_a_small_loss_is_none_however_steady() -> None:
-    (one,) = smoke.judge({"a": [1.95] * 3}, {"a": [2.1]})
-    assert not one.lost
+def measured(*quiet: float, disturbed: Sequence[float] = ()) -> smoke.Rounds:
+    return smoke.Rounds(list(quiet), list(disturbed))
 
 
-def test_what_was_not_measured_is_not_judged() -> None:
-    assert smoke.judge({"a": [0.1, 0.1], "b": [1.0] * 3}, {"a": [1.0]}) == []
+def test_a_machine_of_which_nothing_is_stored_is_judged_by_the_floor() -> None:
+    good, bad = FLOOR + 0.1, FLOOR - 0.1
+    assert smoke.judge(NAME, measured(good, good, good)).held is True
+    assert smoke.judge(NAME, measured(bad, bad, bad)).held is False
+    assert smoke.judge(NAME, measured(bad, bad, good)).held is False
 
 
-STEADY, LOST = {"a": [2.0] * 3}, {"a": [1.0] * 3}
+def test_stored_rounds_tighten_the_floor_beyond_noise_and_a_tenth() -> None:
+    stored = [7.0, 7.2, 7.4]
+    for rounds, held in (
+        ([6.0, 6.1, 6.2], False),
+        ([6.0, 6.1, 7.0], True),  # its rounds overlap with the stored ones
+        ([6.7, 6.8, 6.9], True),  # less than a tenth
+        ([1.0, 1.1, 7.4], False),  # below the floor, however noisy
+    ):
+        assert smoke.judge(NAME, measured(*rounds), stored).held is held
+    assert "15% below the stored 7.200" in str(smoke.judge(NAME, measured(6.0, 6.1, 6.2), stored))
+
+
+def test_on_a_busy_machine_the_floor_alone_is_judged() -> None:
+    good, bad = FLOOR + 1, FLOOR - 1
+    stored = [good * 3] * 3
+    for rounds, held in (
+        ([good] * 3, True),
+        ([bad] * 3, False),
+        ([bad, bad, good], None),
+        ([bad, bad], None),
+        ([], None),
+    ):
+        assert smoke.judge(NAME, measured(disturbed=rounds), stored).held is held
+
+
+GOOD, BAD = [FLOOR + 1] * 3, [FLOOR - 1] * 3
+MIXED = [FLOOR - 1, FLOOR - 1, FLOOR + 1]
 
 
 @pytest.mark.parametrize(
-    ("attempts", "holds"),
+    ("attempts", "status", "said"),
     [
-        ([STEADY], True),
-        ([LOST, LOST], False),
-        ([LOST, STEADY], True),
-        ([LOST, {"a": []}], True),
-        ([{"a": []}], True),
+        ([measured(*GOOD)], 0, "holds"),
+        ([measured(*BAD), measured(*BAD)], 1, "LOST: packed over padded"),
+        ([measured(*BAD), measured(*GOOD, *GOOD)], 0, "holds"),  # an accident
+        ([measured(*BAD), measured(disturbed=GOOD)], 1, "LOST"),  # nothing refutes it
+        ([measured(disturbed=MIXED), measured(disturbed=MIXED)], 3, "NOT JUDGED: packed"),
+        ([measured(disturbed=MIXED), measured(*BAD)], 1, "LOST"),
+        ([measured(), measured()], 3, "NOT JUDGED"),
+        ([measured(disturbed=GOOD)], 0, "on a busy machine"),
     ],
 )
-def test_a_loss_counts_if_it_is_seen_twice(
-    attempts: list[smoke.Ratios], holds: bool, capsys: pytest.CaptureFixture[str]
+def test_what_does_not_hold_is_measured_again_and_a_loss_counts(
+    attempts: list[smoke.Rounds], status: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    left = iter(attempts)
-    assert smoke.hold(lambda: next(left), {"a": [2.0]}) == holds
-    assert next(left, None) is None
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 * len(attempts) - 1
-    assert ("nothing can be judged: others took too much CPU time" in said) == (
-        {"a": []} in attempts
-    )
+    left = list(attempts)
+    clock = iter(range(100))
+
+    def attempt(wanted: Sequence[str], found: smoke.Measured) -> None:
+        assert wanted == [NAME]
+        one = left.pop(0)
+        found[NAME].quiet += one.quiet
+        found[NAME].disturbed += one.disturbed
+
+    # Every look at the clock is a second later: two attempts fit, a third does not.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke.time, "monotonic", lambda: float(next(clock)))
+        verdicts = smoke.hold(attempt, [NAME], {}, 3.5)
+    assert smoke.status_of(verdicts) == status
+    assert left == []
+    assert said in capsys.readouterr().out
 
 
-def test_too_few_rounds_are_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    graphs, served = iter([[1.0] * 3]), iter([[2.0], [2.1, 2.2]])
-    monkeypatch.setattr(smoke, "graph_ratios", lambda *given: {"g": next(graphs)})
-    monkeypatch.setattr(smoke, "served_ratios", lambda *given: {"s": next(served)})
-    monkeypatch.setattr(smoke, "busy", lambda: False)
+def test_only_what_does_not_hold_is_measured_again() -> None:
+    other, asked = "all heads over one", []
+
+    def attempt(wanted: Sequence[str], found: smoke.Measured) -> None:
+        asked.append(list(wanted))
+        for name in wanted:
+            found[name].quiet += [1.0] * 3 if len(asked) == 1 else [9.0] * 4
+
+    verdicts = smoke.hold(attempt, [NAME, other], {}, 60.0)
+    assert asked == [[NAME, other], [NAME]]
+    assert smoke.status_of(verdicts) == 0
+
+
+def test_a_busy_machine_is_given_time_to_become_quiet_where_ratios_are_stored() -> None:
+    stored = {NAME: [FLOOR * 3] * 3}
+
+    def attempt(wanted: Sequence[str], found: smoke.Measured) -> None:
+        (found[NAME].quiet if found[NAME].disturbed else found[NAME].disturbed).extend(GOOD)
+
+    (verdict,) = smoke.hold(attempt, [NAME], stored, 1.0)
+    assert verdict.held is False
+
+
+def test_every_ratio_has_a_floor_and_what_is_stored_reaches_it() -> None:
+    for kind in json.loads(smoke.STORED.read_text()).values():
+        for name, rounds in kind["ratios"].items():
+            assert smoke.judge(name, measured(*rounds)).held, name
+
+
+def test_int8_is_judged_where_the_processor_has_instructions_for_bytes() -> None:
     checkpoint: Any = None
-    assert smoke.measure(checkpoint, tmp_path) == {"g": [1.0] * 3, "s": [2.0, 2.1, 2.2]}
+    names = {
+        flag: smoke.Bench(checkpoint, Path(), [flag]).names for flag in ("avx2", "avx512_vnni")
+    }
+    assert set(names["avx512_vnni"]) == set(smoke.FLOORS)
+    assert set(smoke.FLOORS) - set(names["avx2"]) == {"int8 over fp32"}
 
 
-@pytest.mark.parametrize("option", [[], ["--store"]])
-def test_on_a_busy_machine_nothing_is_measured_nor_stored(
-    option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_of_a_busy_machine_nothing_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kind = next(iter(json.loads(smoke.STORED.read_text())))
-    monkeypatch.setattr(smoke, "kind_of", lambda machine: kind)
-    monkeypatch.setattr(smoke.psutil, "cpu_percent", lambda seconds: 60.0)
-    before = smoke.STORED.read_bytes()
-    assert smoke.main(["--encoder", "nowhere", *option]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line == "nothing can be judged: others took too much CPU time"
-    assert smoke.STORED.read_bytes() == before
-
-
-def test_on_a_machine_without_stored_ratios_nothing_is_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(smoke, "kind_of", lambda machine: "abacus, 1 cpus")
-    assert smoke.main(["--encoder", "nowhere"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line == "nothing is stored for machines of this kind (abacus, 1 cpus): not judged"
+    monkeypatch.setattr(smoke, "STORED", tmp_path / "smoke.json")
+    assert smoke._store("abacus", {NAME: measured(disturbed=GOOD)}) == smoke.NOT_JUDGED
+    assert "NOT STORED" in capsys.readouterr().out
+    assert not smoke.STORED.exists()
+    assert smoke._store("abacus", {NAME: measured(*GOOD)}) == 0
+    assert json.loads(smoke.STORED.read_text())["abacus"]["ratios"] == {NAME: GOOD}
 
 
 def test_machines_are_of_a_kind_by_instructions_cpus_and_their_model() -> None:

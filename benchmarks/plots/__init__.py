@@ -1,1 +1,0 @@
-"""Figures of the result files, as matplotlib figures and PNG."""

@@ -1,1 +1,0 @@
-"""One HTML page of all results, which needs nothing beside it."""
