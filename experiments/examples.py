@@ -19,7 +19,7 @@ import trunkline
 from benchmarks.record import record
 from trunkline import Document, Question
 from trunkline.files import write_whole
-from trunkline.scoring.squad import normalize
+from trunkline_train.scoring.squad import normalize
 
 SENTENCES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (

@@ -15,11 +15,11 @@ import trunkline
 from tests.small import Corpus
 from trunkline import Document, Model, Question
 from trunkline.cli import main
-from trunkline.scoring.squad import score_answers
 from trunkline_serve.client import Client
 from trunkline_serve.launch import serving
 from trunkline_train.data.examples import AnswerExample
 from trunkline_train.data.source import load_test
+from trunkline_train.scoring.squad import score_answers
 
 PATIENCE = 120.0  # seconds, for what takes a few
 TEXT = "Ada Brown lives in Saint-Denis 😀."

@@ -14,7 +14,6 @@ from trunkline import Answer, DocumentResult, QuestionResult, Span
 from trunkline.annotations import Label
 from trunkline.decode.spans import join_tags
 from trunkline.encode import TextEncoder
-from trunkline.scoring.entities import Counts
 from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_train.checkpoint import Checkpoint
 from trunkline_train.data.examples import (
@@ -26,6 +25,7 @@ from trunkline_train.data.examples import (
 from trunkline_train.data.source import load_test
 from trunkline_train.evaluate import evaluate, records, score, tuned
 from trunkline_train.scores import compare
+from trunkline_train.scoring.entities import Counts
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 NER = TaskSpec("ner", "token-classification", LABELS, TokenOptions("spans"))

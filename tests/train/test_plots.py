@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from trunkline.scoring.confusion import Confusion
 from trunkline_train.plots import draw_confusion, draw_curves
+from trunkline_train.scoring.confusion import Confusion
 
 PNG = b"\x89PNG"
 

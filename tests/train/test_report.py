@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.scoring.bootstrap import Difference, Interval
-from trunkline.scoring.confusion import Confusion
 from trunkline_train import report as module
 from trunkline_train.checkpoint import Progress
 from trunkline_train.report import Report, guessing, read_log
 from trunkline_train.scores import Scores
+from trunkline_train.scoring.bootstrap import Difference, Interval
+from trunkline_train.scoring.confusion import Confusion
 
 CONFUSION = Confusion(("LOC", "PER"), {("LOC", "LOC"): 3, ("LOC", "PER"): 1, ("PER", "PER"): 2})
 

@@ -9,11 +9,11 @@ from typing import Any
 from trunkline.annotations import DocumentResult
 from trunkline.documents import Document, Question
 from trunkline.pipeline import Pipeline
-from trunkline.scoring.squad import best_threshold
 from trunkline.tasks import AnswerOptions, TaskSpec
 from trunkline_train.baseline import baseline
 from trunkline_train.data.examples import AnswerExample, Example, TextExample
 from trunkline_train.scores import SCORERS, Scores, best_answer, compare
+from trunkline_train.scoring.squad import best_threshold
 
 
 def evaluate(spec: TaskSpec, pipeline: Pipeline, examples: Sequence[Any]) -> Scores:

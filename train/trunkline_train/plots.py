@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trunkline.scoring.confusion import Confusion
+from trunkline_train.scoring.confusion import Confusion
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

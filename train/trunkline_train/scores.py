@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trunkline.annotations import DocumentResult, Label, Span
-from trunkline.scoring.bootstrap import Difference, Interval, differences, intervals
-from trunkline.scoring.classes import count_labels, tally_labels, tally_tags
-from trunkline.scoring.confusion import NOTHING, Confusion, confuse, entity_pairs
-from trunkline.scoring.entities import (
+from trunkline.structure import plain
+from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
+from trunkline_train.data.examples import AnswerExample, TextExample, TokenExample
+from trunkline_train.scoring.bootstrap import Difference, Interval, differences, intervals
+from trunkline_train.scoring.classes import count_labels, tally_labels, tally_tags
+from trunkline_train.scoring.confusion import NOTHING, Confusion, confuse, entity_pairs
+from trunkline_train.scoring.entities import (
     Counts,
     Entity,
     count_entities,
@@ -18,11 +21,8 @@ from trunkline.scoring.entities import (
     tally_tag_entities,
     word_tags,
 )
-from trunkline.scoring.squad import tally_answers
-from trunkline.scoring.tally import Tally
-from trunkline.structure import plain
-from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
-from trunkline_train.data.examples import AnswerExample, TextExample, TokenExample
+from trunkline_train.scoring.squad import tally_answers
+from trunkline_train.scoring.tally import Tally
 
 _DIGITS = 4
 _PARTS = ("precision", "recall", "f1")

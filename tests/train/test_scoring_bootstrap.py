@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from trunkline.scoring.bootstrap import Difference, differences, intervals
-from trunkline.scoring.classes import tally_labels
-from trunkline.scoring.squad import tally_answers
-from trunkline.scoring.tally import CountTable, Share, Tally
+from trunkline_train.scoring.bootstrap import Difference, differences, intervals
+from trunkline_train.scoring.classes import tally_labels
+from trunkline_train.scoring.squad import tally_answers
+from trunkline_train.scoring.tally import CountTable, Share, Tally
 
 
 def accuracy(right: np.ndarray) -> Tally:

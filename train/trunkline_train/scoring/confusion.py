@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trunkline.scoring.entities import Entity
+from trunkline_train.scoring.entities import Entity
 
 NOTHING = "(none)"  # no label is written so: it is the gold of a false alarm, and a miss's guess
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from trunkline.scoring.bootstrap import Difference, differences, intervals
-from trunkline.scoring.classes import count_labels, tally_labels, tally_tags
-from trunkline.scoring.confusion import confuse
-from trunkline.scoring.entities import Counts
+from trunkline_train.scoring.bootstrap import Difference, differences, intervals
+from trunkline_train.scoring.classes import count_labels, tally_labels, tally_tags
+from trunkline_train.scoring.confusion import confuse
+from trunkline_train.scoring.entities import Counts
 
 LABEL = st.sampled_from(("World", "Sports", "Business", "x"))
 classes = st.lists(st.tuples(LABEL, LABEL), min_size=1, max_size=30)

@@ -9,10 +9,11 @@ from seqeval.metrics import classification_report, f1_score, precision_score, re
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2, Entities
 
-from tests.runtime.recorded import ANSWERS, IOBES, TAGS
+from tests.train.recorded import ANSWERS, IOBES, TAGS
 from trunkline.decode.spans import join_tags
-from trunkline.scoring.confusion import Confusion, confuse, entity_pairs
-from trunkline.scoring.entities import (
+from trunkline.formats.schemes import to_iob2
+from trunkline_train.scoring.confusion import Confusion, confuse, entity_pairs
+from trunkline_train.scoring.entities import (
     Counts,
     Entity,
     count_entities,
@@ -20,10 +21,9 @@ from trunkline.scoring.entities import (
     read_strict,
     tally_entities,
     tally_tag_entities,
-    to_iob2,
     word_tags,
 )
-from trunkline.scoring.squad import (
+from trunkline_train.scoring.squad import (
     best_threshold,
     normalize,
     score_answers,

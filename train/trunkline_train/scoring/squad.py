@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trunkline.scoring.tally import CountTable, Metric, Share, Tally
+from trunkline_train.scoring.tally import CountTable, Metric, Share, Tally
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

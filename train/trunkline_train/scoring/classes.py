@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trunkline.scoring.entities import Counts, count_entities
-from trunkline.scoring.tally import CountTable, Metric, Share, Sums, Tally, points
+from trunkline_train.scoring.entities import Counts, count_entities
+from trunkline_train.scoring.tally import CountTable, Metric, Share, Sums, Tally, points
 
 _Labels = Sequence[Collection[str]]
 

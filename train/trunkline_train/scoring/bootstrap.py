@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trunkline.scoring.tally import CountTable, Sums, Tally
+from trunkline_train.scoring.tally import CountTable, Sums, Tally
 
 RESAMPLES = 1000
 LEVEL = 0.95

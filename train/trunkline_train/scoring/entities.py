@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from trunkline.scoring.tally import CountTable, Metric, Share, Sums, Tally, points
+from trunkline_train.scoring.tally import CountTable, Metric, Share, Sums, Tally, points
 
 Entity = tuple[int, int, str]  # begin, end, type
 _OUTSIDE = "O"
@@ -127,22 +127,6 @@ def word_tags(words: Sequence[tuple[int, int]], spans: Sequence[Entity]) -> list
         else:
             tags.append(("B-" if starts[at] == word else "I-") + spans[at][2])
     return tags
-
-
-def to_iob2(tags: Sequence[str]) -> list[str]:
-    """Returns IOB1 or IOB2 tags as IOB2; an entity that opens with I- gets its B-.
-
-    In IOB1, B- stands only between neighbouring entities of one type
-    (Tjong Kim Sang and Veenstra, 1999); the same repair is what conlleval applies.
-    """
-    fixed: list[str] = []
-    previous = _OUTSIDE
-    for tag in tags:
-        prefix, _, label = tag.partition("-")
-        opens = prefix == "I" and previous[2:] != label
-        fixed.append(f"B-{label}" if opens else tag)
-        previous = tag
-    return fixed
 
 
 def _read(
