@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import defaults
+from experiments import defaults
 from trunkline_train.data.source import load_test, read_splits
 from trunkline_train.settings import TrainingConfig
 

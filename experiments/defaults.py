@@ -1,7 +1,7 @@
 """The trainer's defaults against settings tuned by hand: 100 examples of a task, 1,000, or all.
 
     python -m experiments.prepare DATA FOLDER
-    python -m benchmarks.defaults FOLDER --out RUNS --encoder E --json FILE [--cells ner-100 ...]
+    python -m experiments.defaults FOLDER --out RUNS --encoder E --json FILE [--cells ner-100 ...]
 
 A cell is a task and a number of training examples. Each is trained with the defaults, then with
 one setting after another moved to either side, as a patient user would; the best of all is what
@@ -60,7 +60,7 @@ def configuration(cell: str, data: Path, encoder: str, precision: str) -> Config
         table |= {"column": "upos", "options": {"aggregation": "tags"}}
     training = {"save_steps": 100000, "precision": precision}
     given = {"name": "defaults", "encoder": encoder, "tasks": {task: table}, "training": training}
-    return parse_config(given, "benchmarks.defaults")
+    return parse_config(given, "experiments.defaults")
 
 
 def plan(cell: str, setting: str, data: Path, encoder: str, precision: str) -> Plan:
@@ -129,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--encoder", required=True)
+    parser.add_argument("--note", default="", help="what a reader must know of the runs")
     parser.add_argument("--precision", default="auto", help="bf16 is quicker on some CPUs")
     parser.add_argument("--cells", nargs="+", default=[f"{t}-{s}" for s in SIZES for t in _SCORED])
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
@@ -142,8 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             one = plan(cell, setting, given.out / "data", given.encoder, given.precision)
             found = run_all([one], given.out, jobs=1, threads=1)
             results.setdefault(cell, {})[setting] = _short(found[one.name])
-        head = record("benchmarks.defaults", arguments)
-        body = head | {"cells": summarise(results), "runs": results}
+        head = record("experiments.defaults", arguments)
+        note = given.note or body.get("note", "")
+        body = head | {"note": note, "cells": summarise(results), "runs": results}
         write_whole(given.json, json.dumps(body, indent=1) + "\n")
     return 0
 
