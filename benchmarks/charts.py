@@ -1,11 +1,13 @@
-"""Pictures of results: one table says what is drawn from which fields of which result."""
+"""Pictures of results: charts.toml says what is drawn from which fields of which result."""
 
 from __future__ import annotations
 
 import io
 import math
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ _WIDTH, _HEIGHT = 7.0, 4.2  # inches
 _STYLES = ("-", "--", ":")
 _COLOURS = 10  # of matplotlib's default cycle
 _OURS = ("trunkline", "in process", "packed")
-_LOAD = "offered load / maximum of the closed loop"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Chart:
     title: str
     draw: Callable[[Chart, Result], Figure]
     points: str
-    fields: tuple[str, ...]
-    labels: tuple[str, str]
+    fields: Sequence[str]
+    labels: Sequence[str]
     x: str = "x"
     side: str = "side"
     log: str = ""
@@ -154,145 +155,18 @@ def ranking(chart: Chart, result: Result) -> Figure:
     return figure
 
 
-CHARTS: Mapping[str, Sequence[Chart]] = {
-    "curves": (
-        Chart(
-            "latency_over_load",
-            "Latency against offered load, mixed traffic",
-            lines,
-            "load",
-            ("p50_ms", "p99_ms", "p999_ms"),
-            (_LOAD, "ms"),
-            log="y",
-        ),
-        Chart(
-            "throughput_over_concurrency",
-            "Throughput against concurrency, mixed traffic",
-            lines,
-            "concurrency",
-            ("documents_per_second",),
-            ("callers", "documents/s"),
-            log="x",
-        ),
-        Chart(
-            "tail_over_concurrency",
-            "p99 against concurrency, mixed traffic",
-            lines,
-            "concurrency",
-            ("p99_ms",),
-            ("callers", "p99, ms"),
-            log="xy",
-        ),
-        Chart(
-            "latency_by_length",
-            "Latency by length of the text, one caller",
-            lines,
-            "length",
-            ("p50_ms",),
-            ("tokens", "p50, ms"),
-            log="xy",
-        ),
-        Chart(
-            "stage_breakdown",
-            "Where the time of a call goes",
-            stacks,
-            "load",
-            ("stages",),
-            ("offered load / maximum", "ms"),
-        ),
-        Chart(
-            "batch_fill",
-            "Batches against offered load, mixed traffic",
-            lines,
-            "load",
-            ("batches.fill", "batches.padding_share"),
-            (_LOAD, "share"),
-        ),
-        Chart(
-            "cost",
-            "A million documents by workload",
-            groups,
-            "workloads",
-            ("cost.money_per_million_requests", "cost.cpu_seconds_per_million_requests"),
-            ("", "CPU seconds of the server, or money if a price was given"),
-            log="y",  # long texts cost a hundred times what short ones do
-        ),
-        Chart(
-            "cost_of_tokens",
-            "A million real tokens by workload",
-            groups,
-            "workloads",
-            ("cost.money_per_million_tokens", "cost.cpu_seconds_per_million_tokens"),
-            ("", "CPU seconds of the server, or money if a price was given"),
-        ),
-        Chart(
-            "workload_throughput",
-            "Throughput by workload",
-            groups,
-            "workloads",
-            ("tokens_per_second",),
-            ("", "tokens/s"),
-        ),
-        Chart(
-            "protocol_throughput",
-            "Throughput by protocol, mixed traffic",
-            groups,
-            "protocols",
-            ("documents_per_second",),
-            ("", "documents/s"),
-        ),
-    ),
-    "graph_sizes": (
-        Chart(
-            "graph_speed",
-            "Speed of the graphs",
-            lines,
-            "sizes",
-            ("tokens_per_second",),
-            ("real tokens at once, in rows of mixed lengths", "tokens/s"),
-            x="tokens",
-            side="graph",
-            log="x",
-        ),
-        Chart(
-            "graph_share_of_peak",
-            "Share of the machine's matrix peak of the graph's precision",
-            lines,
-            "sizes",
-            ("share_of_peak",),
-            ("real tokens at once, in rows of mixed lengths", "share"),
-            x="tokens",
-            side="graph",
-            log="x",
-        ),
-        Chart(
-            "graph_operators",
-            "Where the time of the graphs goes",
-            stacks,
-            "sizes",
-            ("operators",),
-            ("real tokens", "share of time, one thread"),
-            x="tokens",
-            side="graph",
-        ),
-    ),
-    **{
-        stem: (
-            Chart(
-                name,
-                "Throughput on mixed traffic, same machine and same run",
-                ranking,
-                "figures",
-                ("tokens_per_second",),
-                ("real tokens/s; blue: Trunkline", ""),
-            ),
-        )
-        for stem, name in (
-            ("serving", "peers_throughput"),
-            ("graph_peers", "graph_peers_throughput"),
-        )
-    },
-}
+_DRAWN = {draw.__name__: draw for draw in (lines, groups, stacks, ranking)}
+
+
+def _read(file: Path) -> dict[str, list[Chart]]:
+    found = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {
+        stem: [Chart(**one | {"draw": _DRAWN[one["draw"]]}) for one in charts]
+        for stem, charts in found.items()
+    }
+
+
+CHARTS = _read(Path(__file__).with_suffix(".toml"))
 """By the stem of the result file."""
 
 
