@@ -68,7 +68,7 @@ OUT ?= runs/gpu/bundle
 GPU_PYTHON ?= $(or $(wildcard $(BIN)/python),$(PYTHON))
 
 gpu-check: ## On an NVIDIA GPU: parity, invariance, gates, speed of RUN's checkpoint
-	PYTHONUNBUFFERED=1 PYTHONPATH="runtime:train:export:serve:$$PYTHONPATH" $(GPU_PYTHON) -m benchmarks.gpu_check $(RUN) $(OUT) --json benchmarks/results/gpu.json $(ARGS)
+	PYTHONUNBUFFERED=1 PYTHONPATH="runtime:train:export:serve:$$PYTHONPATH" $(GPU_PYTHON) -m tests.gpu.check $(RUN) $(OUT) --json benchmarks/results/gpu.json $(ARGS)
 
 # Said before anything is downloaded. Any Python can read it, also version 2.
 NEEDS := import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else "Trunkline needs Python 3.11 \

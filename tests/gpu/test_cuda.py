@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import trunkline
-from benchmarks.gpu_kernels import kernel_shares
 from tests.export.test_packed import largest_difference, mixed, some_rows
+from tests.gpu.kernels import kernel_shares
 from trunkline import Model
 from trunkline.bundle import open_bundle
 from trunkline.device import CudaOptions

@@ -1,6 +1,6 @@
 """Checks Trunkline on a machine with an NVIDIA GPU, and measures it there.
 
-    python -m benchmarks.gpu_check RUN OUT --json benchmarks/results/gpu.json
+    python -m tests.gpu.check RUN OUT --json benchmarks/results/gpu.json
 
 Exports the checkpoint of RUN to OUT in fp16 with its gates measured on the GPU, then looks at
 operators and attention's kernels, values against torch in fp32, answers alone and in company,
@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu_speed import (
+from benchmarks.record import record
+from tests.gpu.speed import (
     Subject,
     base_subject,
     graph_gain,
@@ -37,7 +38,6 @@ from benchmarks.gpu_speed import (
     rows_of,
     speeds,
 )
-from benchmarks.record import record
 from trunkline import Model
 from trunkline.bundle import Bundle, open_bundle
 from trunkline.cuda import find_gpu
@@ -60,7 +60,7 @@ _SHARE_OF_PEAK = 0.5
 _APART = 0.05  # of the spread of torch's outputs, that fp16 may lie away from them
 _GROWTH = 1.02  # of the GPU's memory, over runs of random shapes
 _SERVED = 0.9  # of the documents per second in process
-_PROBE = "import sys; from benchmarks.gpu_check import probe; probe(*sys.argv[1:])"
+_PROBE = "import sys; from tests.gpu.check import probe; probe(*sys.argv[1:])"
 
 
 @dataclass
@@ -351,7 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gpu_check: {error}", file=sys.stderr)
         return NO_GPU
     name = {"gpu": {"name": gpu.name, "memory_gb": round(gpu.memory / 1e9, 1)}}
-    report = Report(given.json, record("benchmarks.gpu_check", arguments) | name)
+    report = Report(given.json, record("tests.gpu.check", arguments) | name)
     report.say(f"{gpu.name}, {gpu.memory / 1e9:.0f} GB, compute capability {gpu.capability}")
     with TemporaryDirectory() as aside:
         Check(given, index, report, Path(aside)).run()
@@ -362,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.gpu_check", description="Check and measure Trunkline on a GPU."
+        "python -m tests.gpu.check", description="Check and measure Trunkline on a GPU."
     )
     parser.add_argument("run", type=Path, help="a checkpoint or a run's folder")
     parser.add_argument("out", type=Path, help="folder of the bundle that is written")

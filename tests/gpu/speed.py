@@ -14,7 +14,7 @@ import onnx
 import torch
 from transformers import BertConfig
 
-from benchmarks.gpu_kernels import kernel_shares
+from tests.gpu.kernels import kernel_shares
 from trunkline.buckets import bucket, fill, input_places, layout
 from trunkline.bundle import EncoderFacts
 from trunkline.cuda_runner import CudaRunner

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from benchmarks.gpu_check import Report, main
-from benchmarks.gpu_kernels import group_of
+from tests.gpu.check import Report, main
+from tests.gpu.kernels import group_of
 from trunkline.device import CUDA
 
 without_cuda = pytest.mark.skipif(
