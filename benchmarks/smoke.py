@@ -49,7 +49,7 @@ from trunkline_train.checkpoint import Checkpoint, Progress, save_checkpoint
 from trunkline_train.config import load_config
 from trunkline_train.data.load import load_task
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.model.pretrained import load_pretrained, text_encoder
+from trunkline_train.pretrained import load_pretrained, text_encoder
 
 Stored = Mapping[str, Sequence[float]]
 

@@ -149,7 +149,7 @@ def _computed(config: Config, steps: int) -> int:
     """Returns the tokens, padding included, of the steps after the warm-up."""
     from trunkline_train.data.load import cache_folder, load_task
     from trunkline_train.loop import make_mixer
-    from trunkline_train.model.pretrained import load_pretrained, text_encoder
+    from trunkline_train.pretrained import load_pretrained, text_encoder
     from trunkline_train.streams import build_streams
 
     pretrained = load_pretrained(config.encoder, config.model)

@@ -31,8 +31,9 @@ from trunkline_export.families import Unexportable
 from trunkline_export.graph import padded_model, read_graph, write_graphs
 from trunkline_export.parity import check_signature, check_values, ragged_grid
 from trunkline_train.checkpoint import Checkpoint, Progress
+from trunkline_train.model.encoder import encoder_from_config
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.model.pretrained import encoder_from_config, longest_row
+from trunkline_train.pretrained import longest_row
 from trunkline_train.torch_runner import TorchRunner
 
 # transformers 4 scripts helpers of some families at their import, which newer torch deprecates.

@@ -48,8 +48,9 @@ from trunkline_export.variants import (
     write_dynamic,
 )
 from trunkline_train.checkpoint import Checkpoint, Progress
+from trunkline_train.model.encoder import encoder_from_config
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.model.pretrained import encoder_from_config, longest_row
+from trunkline_train.pretrained import longest_row
 from trunkline_train.torch_runner import TorchRunner
 
 CALM = settings(

@@ -26,8 +26,8 @@ from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_export.packed_cuda import packed_cuda_model
 from trunkline_export.speed import arithmetic, mixed_rows
 from trunkline_export.weights import save_together
+from trunkline_train.model.encoder import encoder_from_config
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.model.pretrained import encoder_from_config
 from trunkline_train.torch_runner import TorchRunner
 
 _SIZE = 8192  # of the square matrices that measure the device

@@ -21,12 +21,12 @@ from transformers import (
 from tests.small import POSITIONS, Corpus, bert, save_encoder, wordpiece
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
+from trunkline_train import pretrained
 from trunkline_train.checkpoint import Checkpoint
-from trunkline_train.model import pretrained
 from trunkline_train.model.dropout import quicken_dropout
+from trunkline_train.model.encoder import encoder_from_config
 from trunkline_train.model.layers import find_layers, freeze, keep_layers, recompute_activations
-from trunkline_train.model.pretrained import (
-    encoder_from_config,
+from trunkline_train.pretrained import (
     load_pretrained,
     longest_row,
     text_encoder,

@@ -34,9 +34,9 @@ from trunkline.pipeline import Pipeline
 from trunkline.structure import plain
 from trunkline.tasks import TaskSpec
 from trunkline_train.config import Config, parse_config
+from trunkline_train.model.encoder import encoder_from_config
 from trunkline_train.model.lora import plain_state
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.model.pretrained import encoder_from_config
 from trunkline_train.paths import is_place, without_folder
 from trunkline_train.torch_runner import TorchRunner
 

@@ -34,10 +34,10 @@ from trunkline_train.mixing import Mixer
 from trunkline_train.model.layers import recompute_activations
 from trunkline_train.model.lora import add_lora
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.model.pretrained import load_pretrained, text_encoder
 from trunkline_train.optimizer import parameter_groups, peak_rates, schedule
 from trunkline_train.parallel import Workers
 from trunkline_train.place import BEST, LAST, check_place, clear_run
+from trunkline_train.pretrained import load_pretrained, text_encoder
 from trunkline_train.report import Report
 from trunkline_train.scores import Scores
 from trunkline_train.step import Stepper, StepResult

@@ -18,9 +18,9 @@ from transformers.utils.logging import disable_progress_bar
 from trunkline.coverage import Uncovered
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
+from trunkline_train.checkpoint import load_checkpoint
 from trunkline_train.model.architectures import check_config, check_encoder
-from trunkline_train.model.attention import install_attention
-from trunkline_train.model.dropout import quicken_dropout
+from trunkline_train.model.encoder import ready
 from trunkline_train.model.layers import freeze, keep_layers
 from trunkline_train.paths import is_path, split_revision
 from trunkline_train.settings import ModelConfig, RowsConfig
@@ -122,7 +122,7 @@ def _from_files(place: str, name: str, model: ModelConfig, at: Mapping[str, str]
     _set_dropouts(config, model)
     with _one_line(name):
         tokenizer = AutoTokenizer.from_pretrained(place, **at)
-        encoder = _ready(AutoModel.from_pretrained(place, config=config, **at))
+        encoder = ready(AutoModel.from_pretrained(place, config=config, **at))
     check_encoder(encoder, name)
     if not getattr(tokenizer, "is_fast", False) or tokenizer.pad_token_id is None:
         raise ConfigError(f"encoder {name!r} has no fast tokenizer with padding, which rows need")
@@ -143,15 +143,12 @@ def _one_line(name: str) -> Iterator[None]:
 
 
 def _from_run(folder: Path, model: ModelConfig) -> Pretrained:
-    # Checkpoints are loaded with the help of this module.
-    from trunkline_train.checkpoint import load_checkpoint
-
     checkpoint = load_checkpoint(folder)
     source = checkpoint.model.encoder
     config = copy.deepcopy(source.config)
     _set_dropouts(config, model)
     # Built anew, since modules read their dropout only then. Poolers are not in checkpoints.
-    encoder = _ready(AutoModel.from_config(config))
+    encoder = ready(AutoModel.from_config(config))
     encoder.load_state_dict(source.state_dict(), strict=False)
     tokenizer = Tokenizer.from_str(checkpoint.encoder.to_json())
     return Pretrained(encoder, tokenizer, checkpoint.pad_id)
@@ -192,16 +189,3 @@ def longest_row(config: PretrainedConfig, pad_id: int) -> int:
     """
     most = int(getattr(config, "max_position_embeddings", 0) or 512)
     return most - pad_id - 1 if config.model_type in _SHIFTED else most
-
-
-def encoder_from_config(folder: str) -> PreTrainedModel:
-    """Returns an encoder with random weights, of the architecture in a folder's config.json."""
-    return _ready(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
-
-
-def _ready(encoder: PreTrainedModel) -> PreTrainedModel:
-    """Returns the encoder in fp32, with attention and dropout that are quick in training."""
-    install_attention(encoder)
-    quicken_dropout(encoder)
-    encoder.float()
-    return encoder
