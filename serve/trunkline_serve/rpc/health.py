@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2
 
+from trunkline.errors import TrunklineError
 from trunkline_serve.models import Registry
-from trunkline_serve.rpc.methods import Context
+from trunkline_serve.rpc.checks import Checks, request_of
+from trunkline_serve.rpc.methods import Context, reader
+from trunkline_serve.rpc.status import to_status
 
 _messages: Any = health_pb2  # its type stubs lack what came later
 _Response = health_pb2.HealthCheckResponse
 _LONGEST = 256  # characters of a name
 
+_Read = Callable[[Context], Awaitable[bytes]]
+_Answers = Callable[[Any, Context], AsyncIterator[Message]]
 
-class Health(health_pb2_grpc.HealthServicer):
+
+class Health:
     """Answers what is asked about health. Belongs to one event loop.
 
     A model is asked for as `NAME` or `NAME/VERSION`. Whoever watches gets the newest status as
@@ -29,16 +36,30 @@ class Health(health_pb2_grpc.HealthServicer):
             the empty one.
         always: Names that serve without one.
         models: Names that come and go.
+        most_checks: Most checks that are open at a time: they need no token.
     """
 
-    def __init__(self, services: Iterable[str], always: Iterable[str], models: Registry) -> None:
+    def __init__(
+        self, services: Iterable[str], always: Iterable[str], models: Registry, most_checks: int
+    ) -> None:
         self._services = ("", *services)
         self._always = tuple(always)
         self._models = models
         self._status: Any = _Response.SERVING
         self._stopped = False
+        self._checks = Checks(most_checks)
         self._changed = asyncio.Event()
         models.on_change(self._tell)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Returns the handler of the service; what cannot be read is refused, not raised."""
+        asked = health_pb2.HealthCheckRequest
+        methods = {
+            "Check": _handler(self.check, asked, self._checks.read),
+            "List": _handler(self.list, _messages.HealthListRequest),
+            "Watch": _handler(self.watch, asked),
+        }
+        return grpc.method_handlers_generic_handler(health.SERVICE_NAME, methods)
 
     def available(self, on: bool) -> None:
         """Says SERVING or NOT_SERVING for everything."""
@@ -51,21 +72,21 @@ class Health(health_pb2_grpc.HealthServicer):
         self.available(False)
         self._stopped = True
 
-    async def Check(self, request: Any, context: Context) -> Any:
-        """Returns the status of what is served; all else is not found."""
+    async def check(self, request: Any, context: Context) -> AsyncIterator[Message]:
+        """Yields the status of what is served; all else is not found."""
         status = self._status_of(request.service)
         if status == _Response.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND)
-        return _Response(status=status)
+        yield _Response(status=status)
 
-    async def List(self, request: Any, context: Context) -> Any:
-        """Returns the status of everything that has one."""
+    async def list(self, request: Any, context: Context) -> AsyncIterator[Message]:
+        """Yields the status of everything that has one."""
         response = _messages.HealthListResponse()
         for name in (*self._services, *self._always, *self._served()):
             response.statuses[name].status = self._status_of(name)
-        return response
+        yield response
 
-    async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
+    async def watch(self, request: Any, context: Context) -> AsyncIterator[Message]:
         """Yields the status now, and each time that it has changed."""
         if len(request.service) > _LONGEST:  # it is kept as long as somebody watches
             reason = (
@@ -94,3 +115,26 @@ class Health(health_pb2_grpc.HealthServicer):
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _handler(
+    method: _Answers, kind: type[Message], take: _Read | None = None
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Returns the handler of a method with one request, which `take` reads.
+
+    It handles a stream: of other calls gRPC reads the request before anybody hears of them.
+    """
+    parsed, take = reader(kind), take or request_of
+
+    async def answer(_: object, context: Context) -> AsyncIterator[Message]:
+        try:
+            request = await parsed(await take(context))
+        except TrunklineError as error:
+            await context.abort_with_status(to_status(error))
+        async for reply in method(request, context):
+            yield reply
+
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        answer, response_serializer=lambda reply: reply.SerializeToString()
+    )
+    return handler

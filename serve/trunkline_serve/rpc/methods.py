@@ -80,7 +80,7 @@ def _handler(
     method: MethodDescriptor, servicer: object, follow: _Follow
 ) -> grpc.RpcMethodHandler[Any, Any]:
     work = getattr(servicer, method.name)
-    read = _reader(GetMessageClass(method.input_type))
+    read = reader(GetMessageClass(method.input_type))
     write = GetMessageClass(method.output_type).SerializeToString
     if method.client_streaming:
         streamed = _streaming(work, read, follow)
@@ -88,8 +88,11 @@ def _handler(
     return grpc.unary_unary_rpc_method_handler(_answering(work, read, write, follow))
 
 
-def _reader(kind: type[Message]) -> Read:
-    """Returns what parses messages. What could hold very many fields is counted first."""
+def reader(kind: type[Message]) -> Read:
+    """Returns what parses messages. What could hold very many fields is counted first.
+
+    It raises InvalidInput for what holds too many, or cannot be parsed.
+    """
     described: Any = kind.DESCRIPTOR
 
     def parse(data: bytes) -> Message:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from trunkline.errors import ConfigError
@@ -43,6 +43,7 @@ SERVICES = (_ANALYSIS.full_name, _MODELS.full_name)
 _LAST_REPLIES = 1.0  # seconds to send what is computed
 _ARRIVAL = 0.1  # seconds for what was sent, before its connection breaks
 _CONNECTION_MS = 600_000
+_SHARE_OF_CHECKS = 16  # of all calls one in so many may be a check of health that does not end
 
 
 class Server:
@@ -66,9 +67,12 @@ class Server:
             maximum_concurrent_rpcs=engine.settings.limits.max_calls,
         )
         self._calls = calls
-        self._health = Health([_ANALYSIS.full_name], [_MODELS.full_name], engine.models)
-        self._server.add_generic_rpc_handlers(_handlers(engine, loader, calls))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        most_checks = -(-engine.settings.limits.max_calls // _SHARE_OF_CHECKS)
+        self._health = Health(
+            [_ANALYSIS.full_name], [_MODELS.full_name], engine.models, most_checks
+        )
+        handlers = (*_handlers(engine, loader, calls), self._health.handler())
+        self._server.add_generic_rpc_handlers(handlers)
 
     async def start(self) -> str:
         """Starts serving and returns `host:port` with the real port.

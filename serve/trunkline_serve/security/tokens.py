@@ -201,10 +201,11 @@ class _File:
 
 def _refuse_twins(entries: tuple[Entry, ...]) -> None:
     for what in ("name", "sha256"):
-        values = [getattr(entry, what) for entry in entries]
-        twin = next((value for value in values if values.count(value) > 1), None)
-        if twin is not None:
-            raise ValueError(f"two tokens have {what} {twin!r}")
+        seen: set[str] = set()
+        for value in (getattr(entry, what) for entry in entries):
+            if value in seen:
+                raise ValueError(f"two tokens have {what} {value!r}")
+            seen.add(value)
 
 
 def _caller(entry: Entry) -> Caller:

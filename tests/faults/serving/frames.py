@@ -46,6 +46,14 @@ class Wire:
         headers = _headers(path)
         self.socket.sendall(_frame(_HEADERS, _END_HEADERS, _STREAM, headers))
 
+    def open_many(self, path: str, count: int, message: bytes | None = None) -> None:
+        """Begins so many calls; without a message, their requests never come."""
+        for stream in range(_STREAM, _STREAM + 2 * count, 2):
+            call = _frame(_HEADERS, _END_HEADERS, stream, _headers(path))
+            if message is not None:
+                call += _frame(_DATA, _END_STREAM, stream, framed(message))
+            self.socket.sendall(call)
+
     def send(self, message: bytes, *, last: bool = True) -> None:
         """Sends a message of the call."""
         self.send_bytes(framed(message), last=last)
