@@ -21,9 +21,8 @@ from typing import Any
 
 from benchmarks.bars import Bar, show
 from benchmarks.record import record
-from trunkline.cpu import cpu_times
+from trunkline.cpu import MOST_STOLEN, cpu_times
 from trunkline.files import write_whole
-from trunkline_serve.bench.rounds import MOST_STOLEN
 
 _ROUND = Path(__file__).with_name("edge_round.py")
 _MEGABYTES, _RESIDENT, _SECONDS = 26.0, 200.0, 2.0

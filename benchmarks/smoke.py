@@ -39,10 +39,10 @@ from benchmarks.serving.traffic import mixed
 from benchmarks.spread import Spread
 from trunkline import load
 from trunkline.bundle import open_bundle
-from trunkline.cpu import available_cpus, cpu_times
+from trunkline.cpu import MOST_STOLEN, available_cpus, cpu_times
 from trunkline.errors import TrunklineError
 from trunkline.files import write_whole
-from trunkline_export.speed import MOST_STOLEN, mixed_rows, turns
+from trunkline_export.speed import mixed_rows, turns
 from trunkline_export.write import ExportOptions, export_bundle
 from trunkline_serve.bench.machine import describe_machine
 from trunkline_train.checkpoint import Checkpoint, Progress, save_checkpoint

@@ -28,9 +28,8 @@ from benchmarks.bars import Bar
 from benchmarks.bars import show as show_bar
 from benchmarks.record import record
 from experiments.prepare import local_sources
-from trunkline.cpu import available_cpus, cpu_times
+from trunkline.cpu import MOST_STOLEN, available_cpus, cpu_times
 from trunkline.files import write_whole
-from trunkline_serve.bench.rounds import MOST_STOLEN
 from trunkline_train.config import Config, load_config
 
 OURS, NOTEBOOK = "trunkline", "notebook"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from trunkline.bundle import Bundle, Graph, open_bundle
-from trunkline.cpu import available_cpus
+from trunkline.cpu import MOST_STOLEN, available_cpus
 from trunkline.device import CPU
 from trunkline.encode import Row
 from trunkline.errors import RuntimeFault
@@ -15,7 +15,6 @@ from trunkline.kinds import Output, all_outputs
 from trunkline.options import count, path
 from trunkline.runner import Runner, open_runner
 from trunkline_export.speed import (
-    MOST_STOLEN,
     Times,
     Work,
     arithmetic,

@@ -17,14 +17,13 @@ import numpy as np
 
 from trunkline.batching import pad
 from trunkline.bundle import EncoderFacts
-from trunkline.cpu import cpu_times
+from trunkline.cpu import MOST_STOLEN, cpu_times
 from trunkline.encode import Row, bare_row
 from trunkline.packing import cells, pack
 from trunkline.session import Feed, open_session, session_options
 from trunkline.subnormals import subnormals_as_zero
 from trunkline_export.nodes import Nodes, real
 
-MOST_STOLEN = 0.10  # of the machine's time; a round above it does not count
 # Rows, depth and columns of the products that measure the machine: small ones fit its caches.
 _PEAK = ((128, 384, 384), (128, 384, 1536), (512, 384, 1536), (512, 1024, 1024))
 _PEAK_RUNS = 12

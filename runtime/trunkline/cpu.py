@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST_STOLEN = 0.10
+"""The share of CPU time that others' virtual machines may take from a measurement that counts."""
 _ROOT = Path("/")
 _STEAL = 7  # column of /proc/stat
 _X86_64 = ("x86_64", "amd64")

@@ -28,7 +28,7 @@ def test_a_bundle_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A busy machine must not fail the test.
-    monkeypatch.setattr("trunkline_serve.bench.report.MOST_STOLEN", 1.0)
+    monkeypatch.setattr("trunkline_serve.bench.rounds.MOST_STOLEN", 1.0)
     file = tmp_path / "bench.json"
     options = ["--concurrency", "1,3", "--requests", "80", "--rounds", "2", "--json", str(file)]
     assert bench([str(bundle), *options, "--threads", "1"]) == 0
@@ -67,7 +67,7 @@ def test_a_running_server_is_measured(address: str, capsys: pytest.CaptureFixtur
 def test_a_private_server_is_measured_by_who_may_call(
     host: Loop, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trunkline_serve.bench.report.MOST_STOLEN", 1.0)
+    monkeypatch.setattr("trunkline_serve.bench.rounds.MOST_STOLEN", 1.0)
     own = authority()
     certificate, key = signed(own, "server").write(tmp_path)
     (tmp_path / "ca.pem").write_bytes(own.pem)
@@ -180,7 +180,7 @@ def test_rounds_on_a_throttled_machine_do_not_count() -> None:
 def test_nothing_is_reported_if_no_round_counts(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trunkline_serve.bench.report.MOST_STOLEN", -1.0)
+    monkeypatch.setattr("trunkline_serve.bench.rounds.MOST_STOLEN", -1.0)
     with pytest.raises(RuntimeFault, match="nothing to report"):
         bench([address, "--concurrency", "1", "--requests", "1", "--rounds", "1"])
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import trunkline
 from trunkline import Model
+from trunkline.cpu import MOST_STOLEN
 from trunkline.errors import ConfigError, RuntimeFault
 from trunkline.files import write_whole
 from trunkline.options import add_graph_options, count, graph_options, new_file, path, seconds
 from trunkline_serve.bench.load import Extent
 from trunkline_serve.bench.machine import commit, describe_machine, versions
 from trunkline_serve.bench.report import figures, kept, table
-from trunkline_serve.bench.rounds import MOST_STOLEN, Plan, Round, measure
+from trunkline_serve.bench.rounds import Plan, Round, measure
 from trunkline_serve.bench.texts import SHORT, load_texts
 from trunkline_serve.client import Client
 from trunkline_serve.client.flags import add_tls_flags, add_token_flags, client_options

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from trunkline_serve.bench.load import Sample
-from trunkline_serve.bench.rounds import MOST_STOLEN, Round
+from trunkline_serve.bench.rounds import Round
 
 _MS = 1000.0
 
 
 def kept(rounds: Sequence[Round]) -> list[Round]:
     """Returns the rounds in which the machine was ours."""
-    return [one for one in rounds if one.stolen <= MOST_STOLEN]
+    return [one for one in rounds if one.counts]
 
 
 def figures(rounds: Sequence[Round], documents: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from trunkline import Document, Model
-from trunkline.cpu import cpu_times
+from trunkline.cpu import MOST_STOLEN, cpu_times
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1.analysis_service_pb2_grpc import AnalysisServiceStub
 from trunkline_serve.bench.load import Call, Extent, Sample, drive, repeat
@@ -23,7 +23,6 @@ from trunkline_serve.bench.texts import SHORT
 from trunkline_serve.client.options import Options
 from trunkline_serve.rpc.requests import request_to_pb
 
-MOST_STOLEN = 0.1
 _PROBES = 100  # of each kind of unloaded call, per round
 
 
@@ -54,6 +53,11 @@ class Round:
 
     samples: dict[str, Sample] = field(default_factory=dict)
     stolen: float = 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether the machine was ours."""
+        return self.stolen <= MOST_STOLEN
 
 
 async def measure(plan: Plan, progress: Callable[[str], None]) -> list[Round]:
