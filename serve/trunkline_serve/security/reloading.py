@@ -35,12 +35,14 @@ class Reloaded(Generic[T]):
         self._read = read
         self._lock = threading.Lock()
         self._seen = _fingerprint(paths)
+        self._told: tuple[Fingerprint, str] | None = None
         self.value = read()
 
     def refresh(self) -> bool:
         """Reads the files again if they changed; returns whether there is a new value.
 
-        Bad files are told once in the log, and the old value stays.
+        Bad files are told once in the log, and the old value stays. They are tried again at each
+        call: they may be good, and the system without a descriptor or memory for them just now.
         """
         with self._lock:
             found = _fingerprint(self._paths)
@@ -49,8 +51,7 @@ class Reloaded(Generic[T]):
             try:
                 value = self._read()
             except ConfigError as error:
-                _log.error("%s; what was read before stays in force", error)
-                self._seen = found
+                self._tell(found, error)
                 return False
             # Whoever is still writing gets another look at the next call.
             if _fingerprint(self._paths) != found:
@@ -58,6 +59,11 @@ class Reloaded(Generic[T]):
             self._seen, self.value = found, value
         _log.info("read again: %s", ", ".join(self._paths))
         return True
+
+    def _tell(self, found: Fingerprint, error: ConfigError) -> None:
+        if self._told != (found, str(error)):
+            _log.error("%s; what was read before stays in force", error)
+            self._told = found, str(error)
 
 
 def _fingerprint(paths: Sequence[str]) -> Fingerprint:

@@ -114,7 +114,7 @@ class Caller:
 
 
 class Tokens:
-    """The callers of a file of tokens, which is looked at once a second while calls come.
+    """The callers of a file of tokens, which is to be looked at once a second while calls come.
 
     Raises:
         ConfigError: The file cannot be used.
@@ -126,17 +126,28 @@ class Tokens:
         self._callers: dict[Entry, Caller] = {}
         self._renew()
 
-    def find(self, token: str, now: float) -> Caller | None:
+    def due(self, now: float) -> bool:
+        """Returns whether it is time to look at the file, and takes it as looked at if so.
+
+        Args:
+            now: Seconds on the monotonic clock.
+        """
+        if now - self._looked < _LOOK_SECONDS:
+            return False
+        self._looked = now
+        return True
+
+    def look(self) -> None:
+        """Reads the file again if it has changed: not quick, and fit for any thread."""
+        if self._file.refresh():
+            self._renew()
+
+    def find(self, token: str) -> Caller | None:
         """Returns whose token it is, or None.
 
         Args:
             token: As it was sent.
-            now: Seconds on the monotonic clock.
         """
-        if now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
-            if self._file.refresh():
-                self._renew()
         digest = digest_of(token)
         found = None
         # All are compared, so that the time tells nothing about which one it was.

@@ -1,6 +1,5 @@
 """No request holds up the event loop, and with it everybody else, for longer than a moment."""
 
-import asyncio
 import random
 from collections.abc import Iterator
 from time import thread_time
@@ -17,14 +16,13 @@ from tests.faults.serving.calls import ANALYZE, channel_to
 from tests.faults.serving.fault_fixture import FaultFixture
 from tests.faults.serving.inference import INFER, Requests
 from tests.faults.serving.malformed import mutation
+from tests.faults.serving.watch import BUDGET, Watch, begun, ended
 from tests.serve.hosting import PATIENCE, Loop
 from trunkline.v1 import analysis_service_pb2 as pb
 from trunkline.v1 import model_service_pb2 as model_pb
 from trunkline_serve.oip.v1 import open_inference_pb2 as oip
 
-BUDGET = 0.05  # seconds of CPU time that the loop's thread takes without a look at what else waits
 TRIES = 3  # the best counts: a collection of garbage may fall into any of them
-TICK = 0.002
 SIZE = 4_000_000  # bytes of a message, a little below the limit
 NAME = "x" * SIZE
 STREAM = "/trunkline.v1.AnalysisService/AnalyzeStream"
@@ -32,21 +30,6 @@ MODELS = "/trunkline.v1.ModelService"
 OIP = "/inference.GRPCInferenceService"
 HEALTH = "/grpc.health.v1.Health"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-
-
-class Watch:
-    """Sees how long the loop's thread works between two turns of a task of its own."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    async def look(self) -> None:
-        last = thread_time()
-        while True:
-            await asyncio.sleep(TICK)
-            now = thread_time()
-            self.longest = max(self.longest, now - last)
-            last = now
 
 
 class Server:
@@ -67,10 +50,10 @@ class Server:
 
     def _tried(self, method: str, messages: tuple[bytes, ...]) -> float:
         watch = Watch()
-        looking = self._host.run(_begun(watch))
+        looking = self._host.run(begun(watch))
         for data in messages:
             self._call(method, data)
-        self._host.run(_ended(looking))
+        self._host.run(ended(looking))
         return watch.longest
 
     def _call(self, method: str, data: bytes) -> None:
@@ -85,15 +68,6 @@ class Server:
                 grpc.StatusCode.UNKNOWN,
                 grpc.StatusCode.DEADLINE_EXCEEDED,
             ), error
-
-
-async def _begun(watch: Watch) -> "asyncio.Task[None]":
-    return asyncio.create_task(watch.look())
-
-
-async def _ended(looking: "asyncio.Task[None]") -> None:
-    await asyncio.sleep(2 * TICK)
-    looking.cancel()
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +235,7 @@ def test_a_stall_is_seen(server: Server, host: Loop) -> None:
             pass
 
     watch = Watch()
-    looking = host.run(_begun(watch))
+    looking = host.run(begun(watch))
     host.run(stall())
-    host.run(_ended(looking))
+    host.run(ended(looking))
     assert watch.longest > BUDGET

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +15,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
-from tests.serve.hosting import PATIENCE, Loop
+from tests.faults.serving.watch import BUDGET, Watch, begun, ended
+from tests.serve.hosting import PATIENCE, Loop, wait_for
 from tests.serve.security.echo import ECHO, STREAM, echoing
 from trunkline.errors import Forbidden, Overloaded, TrunklineError, Unauthenticated
 from trunkline_serve.events import Everyone, Failed, Listener
@@ -272,3 +274,27 @@ def test_tokens_change_while_a_connection_is_open(host: Loop, access: Access, fi
         with pytest.raises(grpc.RpcError) as caught:
             call(b"3", timeout=PATIENCE, metadata=bearing("user"))
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_thousands_of_new_tokens_do_not_hold_up_the_others(
+    host: Loop, access: Access, file: str
+) -> None:
+    many = "".join(
+        f'[[token]]\nname = "n{at}"\nsha256 = "{digest_of(str(at))}"\n' for at in range(2000)
+    )
+    with guarded(host, access) as (channel, _):
+        echo = channel.unary_unary(ECHO)
+        echo(b"1", timeout=PATIENCE, metadata=bearing("user"))
+        Path(file).write_text(FILE + many)
+        watch = Watch()
+        looking = host.run(begun(watch))
+        wait_for(lambda: echoed(echo, bearing("1999")))
+        host.run(ended(looking))
+    assert watch.longest < BUDGET
+
+
+def echoed(echo: Any, metadata: Metadata) -> bool:
+    try:
+        return bool(echo(b"1", timeout=PATIENCE, metadata=metadata) == b"1")
+    except grpc.RpcError:
+        return False

@@ -1,3 +1,4 @@
+import errno
 import os
 import tomllib
 from pathlib import Path
@@ -6,7 +7,14 @@ import pytest
 
 from trunkline.errors import ConfigError, Overloaded
 from trunkline_serve.security.commands import token
-from trunkline_serve.security.tokens import Bucket, Tokens, digest_of, new_token, read_tokens
+from trunkline_serve.security.tokens import (
+    Bucket,
+    Caller,
+    Tokens,
+    digest_of,
+    new_token,
+    read_tokens,
+)
 
 
 def entry(name: str, secret: str, more: str = "") -> str:
@@ -27,8 +35,15 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "tokens.toml"
 
 
+def find(tokens: Tokens, secret: str, now: float) -> Caller | None:
+    """Finds as a server does, which looks at the file when it is time to."""
+    if tokens.due(now):
+        tokens.look()
+    return tokens.find(secret)
+
+
 def name_of(tokens: Tokens, secret: str, now: float) -> str | None:
-    found = tokens.find(secret, now)
+    found = find(tokens, secret, now)
     return None if found is None else found.name
 
 
@@ -41,10 +56,10 @@ def test_new_tokens_are_long_and_all_different() -> None:
 def test_callers_are_found_by_their_token(file: Path) -> None:
     ours, theirs = new_token(), new_token()
     tokens = Tokens(write(file, entry("ours", ours, "admin = true") + entry("theirs", theirs)))
-    found = tokens.find(ours, 0.0)
+    found = find(tokens, ours, 0.0)
     assert found is not None
     assert (found.name, found.admin) == ("ours", True)
-    found = tokens.find(theirs, 0.0)
+    found = find(tokens, theirs, 0.0)
     assert found is not None
     assert (found.name, found.admin) == ("theirs", False)
 
@@ -60,7 +75,7 @@ def test_the_file_may_come_from_any_editor(file: Path) -> None:
 )
 def test_no_other_text_is_a_token(file: Path, wrong: str) -> None:
     tokens = Tokens(write(file, entry("ours", "secret")))
-    assert tokens.find(wrong, 0.0) is None
+    assert find(tokens, wrong, 0.0) is None
     assert name_of(tokens, "secret", 0.0) == "ours"
 
 
@@ -83,7 +98,7 @@ def test_a_file_changed_in_place_is_read_again(file: Path) -> None:
 def test_all_tokens_can_be_taken_back(file: Path) -> None:
     tokens = Tokens(write(file, entry("a", "1")))
     write(file, "token = []")
-    assert tokens.find("1", 5.0) is None
+    assert find(tokens, "1", 5.0) is None
 
 
 BROKEN = {
@@ -142,6 +157,22 @@ def test_a_broken_new_file_keeps_the_old_tokens_and_says_so_once(
     assert name_of(tokens, "new", 20.0) == "new"
 
 
+def test_what_could_not_be_read_for_lack_of_descriptors_is_read_later(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = Tokens(write(file, entry("old", "old")))
+    write(file, "token = []\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", _no_descriptor)
+        assert name_of(tokens, "old", 5.0) == name_of(tokens, "old", 10.0) == "old"
+    assert name_of(tokens, "old", 15.0) is None
+    assert [one.levelname for one in caplog.records] == ["ERROR"]  # once
+
+
+def _no_descriptor(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
 def test_a_file_that_everybody_can_read_is_told(
     file: Path, mode: int, warned: int, caplog: pytest.LogCaptureFixture
@@ -170,7 +201,7 @@ def test_a_slow_rate_still_gives_one_call() -> None:
 
 def test_a_caller_above_the_rate_is_told_when_to_come_back(file: Path) -> None:
     limits = "calls_per_second = 2\nburst = 1"
-    caller = Tokens(write(file, entry("busy", "1", limits))).find("1", 50.0)
+    caller = Tokens(write(file, entry("busy", "1", limits))).find("1")
     assert caller is not None
     caller.charge(50.0)
     with pytest.raises(Overloaded, match="token 'busy' is used more often") as caught:
@@ -182,11 +213,11 @@ def test_a_caller_above_the_rate_is_told_when_to_come_back(file: Path) -> None:
 def test_reading_the_file_again_forgives_no_calls(file: Path) -> None:
     limits = "calls_per_second = 0.001"
     tokens = Tokens(write(file, entry("busy", "1", limits)))
-    caller = tokens.find("1", 1.0)
+    caller = find(tokens, "1", 1.0)
     assert caller is not None
     caller.charge(1.0)
     write(file, entry("other", "2") + entry("busy", "1", limits))
-    caller = tokens.find("1", 5.0)
+    caller = find(tokens, "1", 5.0)
     assert caller is not None
     with pytest.raises(Overloaded):
         caller.charge(5.0)
