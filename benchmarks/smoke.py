@@ -47,7 +47,7 @@ from trunkline_export.write import ExportOptions, export_bundle
 from trunkline_serve.bench.machine import describe_machine
 from trunkline_train.checkpoint import Checkpoint, Progress, save_checkpoint
 from trunkline_train.config import load_config
-from trunkline_train.data.load import load_task
+from trunkline_train.features.load import load_task
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.pretrained import load_pretrained, text_encoder
 

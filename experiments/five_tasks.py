@@ -77,7 +77,8 @@ def match(config: Config, examples: int | None) -> Budget:
 
 def count_rows(config: Config) -> dict[str, int]:
     """Returns the rows of each task's training data."""
-    from trunkline_train.data.load import cache_folder, load_task
+    from trunkline_train.features.load import load_task
+    from trunkline_train.paths import cache_folder
     from trunkline_train.pretrained import load_pretrained, text_encoder
 
     encoder = text_encoder(load_pretrained(config.encoder, config.model), config.rows)

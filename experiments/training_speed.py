@@ -146,8 +146,9 @@ def base(given: argparse.Namespace) -> Config:
 
 def _computed(config: Config, steps: int) -> int:
     """Returns the tokens, padding included, of the steps after the warm-up."""
-    from trunkline_train.data.load import cache_folder, load_task
+    from trunkline_train.features.load import load_task
     from trunkline_train.loop import make_mixer
+    from trunkline_train.paths import cache_folder
     from trunkline_train.pretrained import load_pretrained, text_encoder
     from trunkline_train.streams import build_streams
 

@@ -11,7 +11,8 @@ from trunkline.pipeline import Pipeline
 from trunkline.runner import RowOutputs
 from trunkline.tasks import TaskSpec
 from trunkline_train.data.examples import Example
-from trunkline_train.features import IGNORE, Feature, build_features
+from trunkline_train.features.build import Feature, build_features
+from trunkline_train.features.targets import IGNORE
 
 SURE = 10.0  # a logit that leaves no doubt
 

@@ -14,9 +14,9 @@ from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_train import distill
 from trunkline_train.checkpoint import Checkpoint, Progress, save_checkpoint
 from trunkline_train.distill import TaughtFeatures, attach_teacher
-from trunkline_train.features import Feature
+from trunkline_train.features.build import Feature
+from trunkline_train.features.table import FeatureTable, tabled
 from trunkline_train.model.multitask import MultitaskModel
-from trunkline_train.table import FeatureTable, tabled
 
 NER = TaskSpec("ner", "token-classification", ("O", "B-PER", "I-PER"), TokenOptions())
 QA = TaskSpec("qa", "question-answering", (), AnswerOptions())

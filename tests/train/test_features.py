@@ -19,7 +19,8 @@ from trunkline_train.data.examples import (
     token_example,
 )
 from trunkline_train.data.source import read_splits
-from trunkline_train.features import IGNORE, build_features, check_room
+from trunkline_train.features.build import build_features, check_room
+from trunkline_train.features.targets import IGNORE
 
 NER = TaskSpec(
     "ner",

@@ -9,8 +9,9 @@ from trunkline.encode import TextEncoder
 from trunkline.kinds import task_outputs
 from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_train.data.examples import AnswerExample, Example, TextExample, token_example
-from trunkline_train.features import IGNORE, Feature, build_features
-from trunkline_train.model.heads import HEADS, MASK, TEACHER, Head
+from trunkline_train.features.build import Feature, build_features
+from trunkline_train.features.targets import IGNORE, MASK, TEACHER
+from trunkline_train.model.heads import HEADS, Head
 from trunkline_train.streams import Batch, Stream
 
 NER = TaskSpec(

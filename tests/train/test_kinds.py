@@ -9,7 +9,7 @@ from trunkline_serve.rpc.converters import ANNOTATIONS
 from trunkline_train.baseline import GUESSES
 from trunkline_train.data.source import READERS
 from trunkline_train.evaluate import SCORERS
-from trunkline_train.features import BUILDERS
+from trunkline_train.features.build import BUILDERS
 from trunkline_train.model.heads import HEADS
 
 REGISTRIES = {

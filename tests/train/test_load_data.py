@@ -15,13 +15,14 @@ from tests.small import OVERLAP, POSITIONS, Corpus, wordpiece
 from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError, DataError
 from trunkline_train.config import Limit, TaskConfig, load_config
-from trunkline_train.data import cache as caching
-from trunkline_train.data import load as loading
-from trunkline_train.data.cache import fingerprint
-from trunkline_train.data.load import LoadedTask, cache_folder, load_task
 from trunkline_train.data.source import read_splits
-from trunkline_train.features import Feature, build_features
-from trunkline_train.table import tabled
+from trunkline_train.features import cache as caching
+from trunkline_train.features import load as loading
+from trunkline_train.features.build import Feature, build_features
+from trunkline_train.features.cache import fingerprint
+from trunkline_train.features.load import LoadedTask, load_task
+from trunkline_train.features.table import tabled
+from trunkline_train.paths import cache_folder
 
 TASKS = ("ner", "qa", "topic", "names", "named")
 
@@ -217,7 +218,7 @@ import sys
 from pathlib import Path
 from trunkline.encode import TextEncoder
 from trunkline_train.config import TaskConfig
-from trunkline_train.data.load import load_task
+from trunkline_train.features.load import load_task
 _, train, tokenizer, cache = sys.argv
 encoder = TextEncoder.from_file(Path(tokenizer), 64, 16)
 task = TaskConfig("token-classification", train, dev=train)

@@ -14,9 +14,9 @@ from trunkline_train import Task, train
 from trunkline_train.api import configure
 from trunkline_train.config import TaskConfig
 from trunkline_train.corpora import Corpus
-from trunkline_train.data.cache import fingerprint
 from trunkline_train.data.examples import TokenExample
 from trunkline_train.data.source import load_test
+from trunkline_train.features.cache import fingerprint
 
 SPANS = {"text": "IBM grew", "spans": [(0, 3, "ORG")]}
 WORDS = datasets.Dataset.from_dict(

@@ -27,7 +27,8 @@ from trunkline_train.config import Limit, TaskConfig
 from trunkline_train.data.examples import AnswerExample, TokenExample, token_example
 from trunkline_train.data.source import load_test, read_splits
 from trunkline_train.evaluate import evaluate, score
-from trunkline_train.features import IGNORE, build_features
+from trunkline_train.features.build import build_features
+from trunkline_train.features.targets import IGNORE
 from trunkline_train.loop import Run
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.parallel import Workers

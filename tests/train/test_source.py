@@ -8,10 +8,10 @@ from tests.small import OVERLAP, POSITIONS, Corpus, sentences, wordpiece, write_
 from trunkline.encode import TextEncoder
 from trunkline.errors import DataError
 from trunkline_train.config import Limit, TaskConfig
-from trunkline_train.data.cache import fingerprint
 from trunkline_train.data.examples import Example
 from trunkline_train.data.source import load_test, read_splits
 from trunkline_train.data.tables import load_hub
+from trunkline_train.features.cache import fingerprint
 
 Hub = Callable[..., str]
 

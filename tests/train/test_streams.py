@@ -10,8 +10,8 @@ from tests.small import wordpiece
 from trunkline.encode import TextEncoder
 from trunkline.tasks import AnswerOptions, TaskSpec, TextOptions, TokenOptions
 from trunkline_train.config import Config, TaskConfig
-from trunkline_train.features import IGNORE, Feature
-from trunkline_train.model.heads import MASK, TEACHER
+from trunkline_train.features.build import Feature
+from trunkline_train.features.targets import IGNORE, MASK, TEACHER
 from trunkline_train.streams import Batch, Stream, build_streams
 
 ENCODER = TextEncoder(wordpiece(), 64, 16)

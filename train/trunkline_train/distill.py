@@ -23,8 +23,8 @@ from trunkline.files import replaced_file
 from trunkline.kinds import find_kind, task_outputs
 from trunkline.tasks import TaskSpec, TextOptions
 from trunkline_train.checkpoint import Checkpoint, load_checkpoint
-from trunkline_train.features import Feature
-from trunkline_train.model.heads import TEACHER
+from trunkline_train.features.build import Feature
+from trunkline_train.features.targets import TEACHER
 from trunkline_train.pretrained import longest_row
 from trunkline_train.streams import Features
 from trunkline_train.torch_runner import TorchRunner

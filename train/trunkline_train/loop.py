@@ -24,11 +24,11 @@ from trunkline_train.checkpoint import (
     save_checkpoint,
 )
 from trunkline_train.config import Config
-from trunkline_train.data.cache import data_fingerprint
 from trunkline_train.data.examples import Example
-from trunkline_train.data.load import LoadedTask, cache_folder, load_task
 from trunkline_train.distill import attach_teacher
 from trunkline_train.evaluate import evaluate, tuned
+from trunkline_train.features.cache import data_fingerprint
+from trunkline_train.features.load import LoadedTask, load_task
 from trunkline_train.interrupt import watch_signals
 from trunkline_train.mixing import Mixer
 from trunkline_train.model.layers import recompute_activations
@@ -36,6 +36,7 @@ from trunkline_train.model.lora import add_lora
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.optimizer import parameter_groups, peak_rates, schedule
 from trunkline_train.parallel import Workers
+from trunkline_train.paths import cache_folder
 from trunkline_train.place import BEST, LAST, check_place, clear_run
 from trunkline_train.pretrained import load_pretrained, text_encoder
 from trunkline_train.report import Report

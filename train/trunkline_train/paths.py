@@ -6,6 +6,7 @@ configuration holds absolute paths, so that a run can be resumed and exported fr
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from typing import Any
 HUB = "hub:"
 _HUB_MODEL = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@.+)?")  # OWNER/NAME@REVISION
 _HUB_NAME = re.compile(r"([^#@:]+)(.*)")  # of a data set, and what follows it
+
+_log = logging.getLogger(__name__)
 
 
 def anchored(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
@@ -40,6 +43,22 @@ def is_place(key: tuple[str, ...]) -> bool:
 
 def _pattern(key: tuple[str, ...]) -> str:
     return ".".join(("tasks", "*", *key[2:]) if key[:1] == ("tasks",) else key)
+
+
+def cache_folder(setting: str | None) -> Path | None:
+    """Returns the folder of encoded data sets: as set, None for an empty setting, or the user's.
+
+    A user without a home, such as one of a container that /etc/passwd does not know, has none.
+    """
+    if setting is not None:
+        return Path(setting) if setting else None
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(base) if base else Path.home() / ".cache"
+    except RuntimeError:
+        _log.warning("no home directory: encoded data is not kept; training.cache names a folder")
+        return None
+    return folder / "trunkline" / "features"
 
 
 def is_path(encoder: str) -> bool:

@@ -13,10 +13,10 @@ from torch import Tensor
 from trunkline.errors import TrainingFault
 from trunkline_train.balancing import Balancer
 from trunkline_train.checkpoint import Checkpoint
+from trunkline_train.features.targets import TEACHER
 from trunkline_train.gradients import TaskGradients, compare, shared_parameters
 from trunkline_train.hardware import use_bf16
 from trunkline_train.mixing import Mixer
-from trunkline_train.model.heads import TEACHER
 from trunkline_train.parallel import Workers
 from trunkline_train.streams import Batch, Part, Stream
 

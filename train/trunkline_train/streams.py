@@ -18,8 +18,9 @@ from trunkline.kinds import task_outputs
 from trunkline.tasks import TaskSpec
 from trunkline_train.batches import Batches
 from trunkline_train.config import Config, TaskConfig
-from trunkline_train.features import IGNORE, Feature
-from trunkline_train.model.heads import MASK, Targets
+from trunkline_train.features.build import Feature
+from trunkline_train.features.targets import IGNORE, MASK
+from trunkline_train.model.heads import Targets
 
 # Kernels are built for each shape when it first comes: few shapes, few builds.
 _WIDTH_STEP = 16

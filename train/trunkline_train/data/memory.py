@@ -13,6 +13,7 @@ from typing import Any
 
 from trunkline.errors import ConfigError
 from trunkline.files import replaced_file, sha256_of
+from trunkline_train.paths import cache_folder
 
 Rows = Sequence[Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -85,8 +86,6 @@ def _kept_dataset(given: Any, key: str) -> str:
 
 def _kept(path: Path) -> str:
     """Copies a file to where it is kept, unless it is there."""
-    from trunkline_train.data.load import cache_folder
-
     cache = cache_folder(None)
     base = Path(tempfile.gettempdir()) / "trunkline" if cache is None else cache.parent
     target = base / "data" / f"{sha256_of(path)[:32]}{path.suffix}"

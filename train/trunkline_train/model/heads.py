@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trunkline.tasks import TaskSpec, TextOptions
-from trunkline_train.features import IGNORE
+from trunkline_train.features.targets import IGNORE, MASK, TEACHER
 from trunkline_train.model.dropout import Dropout
-
-TEACHER = "teacher."  # prefix of targets that are a teacher's outputs
-MASK = "mask"  # target that marks real tokens
 
 Targets = Mapping[str, Tensor]
 Outputs = tuple[Tensor, ...]

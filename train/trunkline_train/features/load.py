@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +9,13 @@ from trunkline.encode import TextEncoder
 from trunkline.errors import ConfigError
 from trunkline.tasks import TaskSpec
 from trunkline_train.config import TaskConfig
-from trunkline_train.data.cache import Cached, fingerprint, read_cached, write_cached
 from trunkline_train.data.examples import Example
 from trunkline_train.data.fit import fit_spans
 from trunkline_train.data.reader import check_names
 from trunkline_train.data.source import read_dev, read_splits, tell
-from trunkline_train.features import check_room, each_feature
-from trunkline_train.table import FeatureTable, tabled
-
-_log = logging.getLogger(__name__)
+from trunkline_train.features.build import check_room, each_feature
+from trunkline_train.features.cache import Cached, fingerprint, read_cached, write_cached
+from trunkline_train.features.table import FeatureTable, tabled
 
 
 @dataclass(frozen=True)
@@ -71,22 +67,6 @@ def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | N
         if file is not None:
             write_cached(file, cached)
     return LoadedTask(spec, cached.features, splits.dev)
-
-
-def cache_folder(setting: str | None) -> Path | None:
-    """Returns the folder of encoded data sets: as set, None for an empty setting, or the user's.
-
-    A user without a home, such as one of a container that /etc/passwd does not know, has none.
-    """
-    if setting is not None:
-        return Path(setting) if setting else None
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = Path(base) if base else Path.home() / ".cache"
-    except RuntimeError:
-        _log.warning("no home directory: encoded data is not kept; training.cache names a folder")
-        return None
-    return folder / "trunkline" / "features"
 
 
 def _spec(name: str, task: TaskConfig, labels: tuple[str, ...]) -> TaskSpec:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from trunkline.encode import Row
-from trunkline_train.features import Feature
+from trunkline_train.features.build import Feature
 
 _TARGET = "target."
 _LISTS: dict[str, type[np.integer[Any]]] = {"input_ids": np.int32, "token_type_ids": np.int8}

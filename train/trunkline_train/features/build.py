@@ -13,8 +13,8 @@ from trunkline.encode import Row, TextEncoder, Tokens
 from trunkline.errors import DataError
 from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
 from trunkline_train.data.examples import AnswerExample, Example, TextExample, TokenExample
+from trunkline_train.features.targets import IGNORE
 
-IGNORE = -100  # torch's cross entropy skips targets of this value
 _AT_ONCE = 512  # examples tokenised together
 
 Targets = Mapping[str, NDArray[np.int64] | np.int64]

@@ -23,8 +23,8 @@ from trunkline.structure import plain
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.source import suffix
 from trunkline_train.data.tables import load_disk, load_hub
+from trunkline_train.features.table import FeatureTable, parts
 from trunkline_train.paths import HUB
-from trunkline_train.table import FeatureTable, parts
 
 FORMAT = 3  # of the files, and of how rows are held out and built: raise it with any
 _LABELS, _CHECKSUM = b"labels", b"crc32"

@@ -1,0 +1,1 @@
+"""Examples to training rows: built, kept as tables, cached on disk."""
