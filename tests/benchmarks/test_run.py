@@ -104,7 +104,9 @@ def test_on_a_busy_machine_the_floor_alone_is_judged() -> None:
         ([bad, bad], None),
         ([], None),
     ):
-        assert smoke.judge(NAME, measured(disturbed=rounds), stored).held is held
+        verdict = smoke.judge(NAME, measured(disturbed=rounds), stored)
+        assert verdict.held is held
+        assert ("NOT COMPARED" in verdict.reason) is (held is True)
 
 
 GOOD, BAD = [FLOOR + 1] * 3, [FLOOR - 1] * 3
