@@ -397,3 +397,42 @@ def test_of_several_processes_the_first_tells(
     monkeypatch.setenv("RANK", "1")
     read_splits(tokens(str(corpus.folder / "ner.train")))
     assert capsys.readouterr().err == ""
+
+
+ALIKE = {
+    "label,text\nBilling,a b c\nbilling,d e f\n": "'Billing', 'billing'",
+    "label,text\nnot spam,a b c\nNot_Spam,d e f\nspam,g h i\n": "'Not_Spam', 'not spam'",
+}
+
+
+@pytest.mark.parametrize("content", ALIKE)
+def test_labels_that_may_be_the_same_are_told_unless_they_are_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    source = str(tmp_path / "a.csv")
+    labels = read_splits(texts(source)).labels
+    line = f"a.csv: labels that may be the same are learned apart: {ALIKE[content]};"
+    assert [one for one in told(capsys, tmp_path) if one.startswith(line)]
+    read_splits(texts(source, labels=labels))
+    assert not [one for one in told(capsys, tmp_path) if "may be the same" in one]
+
+
+def test_types_of_spans_that_may_be_the_same_are_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.conll").write_text("Ada B-PER\nLace I-PER\n\nBern B-LOC\n\nBo B-Per\nLi I-Per\n")
+    read_splits(tokens(str(tmp_path / "a.conll")))
+    alike = [one for one in told(capsys, tmp_path) if "may be the same" in one]
+    assert len(alike) == 1
+    assert "'B-PER', 'B-Per';" in alike[0]
+
+
+def test_dev_examples_that_training_has_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.csv").write_text("label,text\nx,a b c\ny,d e f\n")
+    (tmp_path / "dev.csv").write_text("label,text\nx,a b c\ny,new one\n")
+    read_splits(texts(str(tmp_path / "train.csv"), dev=str(tmp_path / "dev.csv")))
+    reason = "dev examples that are also in the training data, which raises the dev score"
+    assert told(capsys, tmp_path)[-1] == f"dev.csv: {reason}: 1 (line 2)"

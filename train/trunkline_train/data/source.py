@@ -14,6 +14,7 @@ from trunkline.errors import DataError
 from trunkline.formats.notes import Notes
 from trunkline_train.config import TaskConfig
 from trunkline_train.data.answers import AnswerReader
+from trunkline_train.data.doubts import alike, trained_on
 from trunkline_train.data.examples import Example
 from trunkline_train.data.reader import OTHER, Reader, check_labels, label_set
 from trunkline_train.data.records import Record
@@ -57,8 +58,13 @@ def read_splits(task: TaskConfig) -> Splits:
     for unknown in task.label_names.keys() - reader.renamed:
         where = ", ".join(task.sources("train"))
         tell(f"{where}: no label is {unknown!r}, for which label_names has another name")
+    # Labels that are given were meant; of the two tags of a type of span, one is enough.
+    for line in () if task.labels else alike(filter(reader.needs_examples, labels)):
+        tell(f"{', '.join(task.sources('train'))}: {line}")
     if task.sources("dev"):
         dev = read_dev(task, labels)
+        for line in trained_on(train, dev, ", ".join(task.sources("dev"))):
+            tell(line)
     else:
         train, held_out = _hold_out(train, task)
         dev = _sample(held_out, task, "dev")
