@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bars import Bar, show
 from benchmarks.record import record
-from benchmarks.serving.traffic import mixed
+from benchmarks.serving.traffic import workload
 from trunkline import Document, Model, load
 from trunkline.bundle import Gate, Manifest
 from trunkline.encode import Row
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     given = parser.parse_args(arguments)
     model = load(given.bundle, graph=_GRAPH, allow_ungated=True)
-    traffic = mixed(model.manifest, model.pipeline, given.data, _DOCUMENTS)
+    traffic = workload("mixed", model, given.data, count=_DOCUMENTS)
     rows = [row for one in traffic.prepared for row in one.rows]
     shares = padding(rows)
     gates = gates_of(model.manifest, _GRAPH)

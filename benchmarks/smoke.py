@@ -34,8 +34,8 @@ import torch
 
 from benchmarks import graphs
 from benchmarks.record import record
-from benchmarks.serving.sides import InProcess, opened_bench, trunkline_served
-from benchmarks.serving.traffic import mixed
+from benchmarks.serving.contenders import InProcess, opened_bench, trunkline_served
+from benchmarks.serving.traffic import workload
 from benchmarks.spread import Spread
 from trunkline import load
 from trunkline.bundle import open_bundle
@@ -237,16 +237,16 @@ class Bench:
         """Yields what the server reaches of the graph in process, as `_graphs` does."""
         threads = available_cpus()
         model = load(self._bundle, threads, graph=_SERVED, allow_ungated=True)
-        traffic = mixed(model.manifest, model.pipeline, None, 256)
+        traffic = workload("mixed", model, count=256)
         with (
-            opened_bench(self._bundle, traffic, concurrency=64, threads=threads) as bench,
+            opened_bench(self._bundle, traffic, callers=64, threads=threads) as bench,
             trunkline_served(bench, _SERVED) as served,
         ):
-            in_process = InProcess(model, traffic)
+            in_process, work = InProcess(model, traffic), bench.load(_SECONDS)
             for _ in range(_ROUNDS):
                 before = cpu_times()
-                alone = in_process.turn(_SECONDS).tokens_per_second
-                ratio = served.turn(_SECONDS).tokens_per_second / alone
+                alone = in_process.turn(work).report.tokens_per_second
+                ratio = served.turn(work).report.tokens_per_second / alone
                 yield {_SERVED_RATIO: ratio}, cpu_times().share_since(before)
 
 

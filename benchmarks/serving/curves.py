@@ -4,92 +4,155 @@
         --json benchmarks/results/curves.json
 
 `trunkline serve` with each packed graph takes turns with its peers (see benchmarks.serving.bars) at
-each point of each curve, so that a machine that is slow for a minute is slow for all. Every turn
-records the CPU time stolen meanwhile; turns with more than a tenth of it do not count. Load comes
-from processes of its own. `--small` takes about three minutes, the whole about fifteen. Plots:
-`python -m benchmarks.plots.curves FILE FOLDER`, or the functions of that module.
-
-The file has what `benchmarks.record` writes (date, commit, command, machine, versions), and
-
-    note         What a reader must know.
-    settings     threads, generators, rounds, seconds (of a turn; those of long texts, of large
-                 calls and by length are three times as long), callers (of the closed loop that
-                 finds the maximum), deadline_seconds (of a call in the open loop), small,
-                 price_per_cpu_hour (null if none was given), texts (where they are from),
-                 most_stolen (0.1)
-    traffic      By workload: about, source, documents, documents_per_call, callers, tokens {"mean",
-                 "p50", "p99", "most"} of a document, questions and special ones included
-    sides        By name: kind ("trunkline" or "peer"), graph, precision, setting (of a peer),
-                 same_answers (share of answers that are the model's), error (null, or why it took
-                 no part or stopped)
-    concurrency  Points of `mixed` in a closed loop; x: number of callers
-    load         Points of `mixed` in an open loop; x: offered documents per second as share of the
-                 side's own maximum, found by a closed loop in the same round. More fields: offered
-                 and maximum, in documents per second
-    length       Points with one caller; x: tokens of a text, asked for its entities
-    workloads    Points in a closed loop; x: name of the workload. `bulk` goes through one
-                 AnalyzeStream to Trunkline and through single calls to peers, `bulk-calls` through
-                 calls of many documents, to Trunkline only
-    protocols    Points of `mixed` in a closed loop, Trunkline only; x: analyze, stream,
-                 open-inference, open-inference-tensors
-
-Any list of points may be empty. A point is one side at one x, all its counted turns together:
-
-    side, x
-    counts       Whether any turn counts. If not, the figures are of turns on a throttled machine:
-                 show them marked or not at all. The plots leave them out
-    turns        One entry a turn: stolen (share of CPU time), counts, documents_per_second
-    calls        Calls answered; what the percentiles are made of
-    documents_per_second, tokens_per_second
-                 Answered in time; real tokens, special ones included. null if the turns were too
-                 short for any call to end in them
-    mean_ms, p50_ms, p90_ms, p99_ms, p999_ms
-                 Latency, in the open loop from the intended start, expired calls included. null if
-                 there were too few calls for that percentile (100 for p99, 1,000 for p999)
-    refused, expired, errors
-                 Calls refused, not answered in time, and failed by code
-    server_cpu_seconds
-                 CPU time of all of the server's processes in the turns, warm-up included
-    cost         cpu_seconds_per_million_requests (a request is a document) and
-                 cpu_seconds_per_million_tokens, and with a price money_per_million_requests and
-                 money_per_million_tokens (else null). null if nothing was answered
-    generator    cpu_share (of one core), late_p99_ms, lag_p99_ms, saturated (it may have been the
-                 limit, not the server)
-    stages       Means per call by the server's metrics: queue_ms, tokenise_ms, compute_ms,
-                 decode_ms, rest_ms (else in the server), outside_ms (the caller's latency beyond
-                 the server's: gRPC, loopback, a late generator). null for peers
-    batches      By the server's metrics: count, fill (mean share of the token budget), tokens (mean
-                 real ones), calls (mean number that shared one), padding_share (of computed
-                 tokens). null for peers
+each point of each curve, so that a machine that is slow for a minute is slow for all. Turns with
+more than a tenth of the CPU time stolen do not count. `--small` takes about three minutes, the
+whole about fifteen. docs/performance.md says what is in the file, and
+`python -m benchmarks.report FOLDER` draws it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.record import record
 from benchmarks.serving import options
-from benchmarks.serving.curves_sides import installed_peers, serving
-from benchmarks.serving.curves_turns import CALLERS_TOGETHER, SMALL, TOGETHER, Curves, Extent
-from benchmarks.serving.peers.registry import PEERS
-from benchmarks.serving.sides import opened_bench
+from benchmarks.serving.contenders import Contender, Load, Turn, opened_bench
+from benchmarks.serving.load import Closed, Loop, Open
+from benchmarks.serving.peers.environment import installed
+from benchmarks.serving.points import X, length_points, point
+from benchmarks.serving.protocols import PROTOCOLS
+from benchmarks.serving.rounds import Lineup, opened_lineup
 from benchmarks.serving.traffic import WORKLOADS, Traffic, by_length, workload
-from trunkline import Model, load
-from trunkline.bundle import open_bundle
-from trunkline.cpu import available_cpus
+from trunkline import Model
+from trunkline.cpu import MOST_STOLEN
 from trunkline.errors import TrunklineError
-from trunkline.files import write_whole
-from trunkline_serve.bench.rounds import MOST_STOLEN
 
 CURVES = ("concurrency", "load", "length", "workloads", "protocols")
+_TOGETHER = 64  # documents of a call of `bulk-calls`
+_CALLERS_TOGETHER = 2  # of them: so that one is at work while the other is answered
+_LONGER = 3.0  # times the seconds of a turn, where calls take long, or are told apart
+_LEAST_RATE = 0.5  # calls per second
+_PROBED = ("probes", "answers")  # what was tried of a peer is told with the bars
+_BATCHING = ("mosec", "litserve", "mlserver", "pytriton")  # in the order of preference
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is measured, and for how long."""
+
+    # seconds, warm_seconds: of each turn, and before it.
+    seconds: float = 4.0
+    warm_seconds: float = 0.5
+    rounds: int = 2  # how often each point has its turn
+    concurrency: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)  # numbers of callers
+    # Offered loads, of the maximum.
+    shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
+    lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)  # of texts, in tokens
+
+
+SMALL = Extent(
+    seconds=1.5,
+    rounds=1,
+    concurrency=(1, 8, 32, 128),
+    shares=(0.3, 0.6, 0.9, 1.1),
+    lengths=(16, 64, 256, 1024),
+)
+
+
+@dataclass
+class Curves:
+    """Measures all curves.
+
+    Args:
+        lineup: Takes turns.
+        traffic: By workload, and `length`.
+        extent: What is measured, and for how long.
+        callers: Of the closed loop that finds the maximum.
+        deadline: Seconds of a call in the open loop.
+
+    Attributes:
+        turns: By name of the curve, contender and x.
+    """
+
+    lineup: Lineup
+    traffic: Mapping[str, Traffic]
+    extent: Extent
+    callers: int
+    deadline: float
+    turns: dict[tuple[str, str, X], list[Turn]] = field(default_factory=lambda: defaultdict(list))
+
+    def measure(self) -> None:
+        """Gives every contender its turn at every point, in each round."""
+        for number in range(1, self.extent.rounds + 1):
+            for name in CURVES:
+                options.say(f"round {number} of {self.extent.rounds}: {name}")
+                getattr(self, f"_{name}")()
+
+    def points(self, curve: str, price: float | None) -> list[dict[str, Any]]:
+        """Returns the JSON form of a curve's points, one contender after the other."""
+        found = [(key, turns) for key, turns in self.turns.items() if key[0] == curve]
+        if curve == "length":
+            return [one for (_, name, _), turns in found for one in length_points(name, turns)]
+        return [point(name, x, turns, price) for (_, name, x), turns in found]
+
+    def _concurrency(self) -> None:
+        for callers in self.extent.concurrency:
+            self._all("concurrency", callers, self._under("mixed", Closed(callers)))
+
+    def _load(self) -> None:
+        maxima = self._all("maximum", 0, self._under("mixed", Closed(self.callers)))
+        for share in self.extent.shares:
+            for one in self.lineup.running():
+                maximum = maxima[one.name].report.documents_per_second
+                rate = max(share * maximum, _LEAST_RATE)
+                loop = Open(rate, seed=round(share * 100))
+                load = replace(self._under("mixed", loop), deadline=self.deadline)
+                self._turn("load", share, one, load, offered=rate, maximum=maximum)
+
+    def _length(self) -> None:
+        self._all("length", 0, self._under("length", Closed(1), _LONGER))
+
+    def _workloads(self) -> None:
+        for name, one in WORKLOADS.items():
+            longer = _LONGER if name == "long" else 1.0
+            load = self._under(name, Closed(one.callers), longer)
+            protocol = "stream" if name == "bulk" else "analyze"
+            self._all("workloads", name, replace(load, protocol=protocol))
+        load = self._under("bulk", Closed(_CALLERS_TOGETHER), _LONGER)
+        self._ours("workloads", "bulk-calls", replace(load, together=_TOGETHER))
+
+    def _protocols(self) -> None:
+        for name in PROTOCOLS:
+            load = self._under("mixed", Closed(self.callers))
+            self._ours("protocols", name, replace(load, protocol=name))
+
+    def _under(self, name: str, loop: Loop, longer: float = 1.0) -> Load:
+        seconds = longer * self.extent.seconds
+        return Load(self.traffic[name], loop, seconds, self.extent.warm_seconds)
+
+    def _all(self, curve: str, x: X, load: Load) -> dict[str, Turn]:
+        running = self.lineup.running()
+        turns = {one.name: self._turn(curve, x, one, load) for one in running}
+        return {name: turn for name, turn in turns.items() if turn is not None}
+
+    def _ours(self, curve: str, x: X, load: Load) -> None:
+        for one in self.lineup.ours():
+            self._turn(curve, x, one, load)
+
+    def _turn(
+        self, curve: str, x: X, contender: Contender, load: Load, **more: float
+    ) -> Turn | None:
+        turn = self.lineup.turn(contender, load, **more)
+        if turn is not None:
+            self.turns[curve, contender.name, x].append(turn)
+        return turn
 
 
 def measure(given: argparse.Namespace, models: Mapping[str, Model]) -> Curves:
@@ -99,44 +162,16 @@ def measure(given: argparse.Namespace, models: Mapping[str, Model]) -> Curves:
         ConfigError: The model lacks a task that a workload needs.
         ServerError: Trunkline's own server does not start or answers wrongly.
     """
-    traffic = dict(_traffic(given, next(iter(models.values()))))
+    extent, first = given.extent, next(iter(models.values()))
+    traffic = {name: workload(name, first, given.data) for name in WORKLOADS}
+    traffic["length"] = by_length(first, extent.lengths, given.data)
     with (
-        opened_bench(
-            given.bundle,
-            traffic["mixed"],
-            concurrency=given.callers,
-            threads=given.threads,
-            generators=given.generators,
-            run=given.run,
-        ) as bench,
-        serving(bench, models, given.peers, given.extent.seconds) as sides,
+        opened_bench(given.bundle, traffic["mixed"], **options.bench_options(given)) as bench,
+        opened_lineup(bench, models, given.peers, extent.seconds, metrics=True) as lineup,
     ):
-        curves = Curves(
-            sides=sides,
-            generators=bench.generators,
-            traffic=traffic,
-            extent=given.extent,
-            callers=given.callers,
-            deadline=given.deadline,
-            say=_say,
-        )
+        curves = Curves(lineup, traffic, extent, given.callers, given.deadline)
         curves.measure()
     return curves
-
-
-def _traffic(given: argparse.Namespace, model: Model) -> Iterator[tuple[str, Traffic]]:
-    for name in WORKLOADS:
-        yield name, workload(name, model.manifest, model.pipeline, given.data)
-    lengths = given.extent.lengths
-    yield "length", by_length(model.manifest, model.pipeline, lengths, given.data)
-
-
-def _load(given: argparse.Namespace, graph: str) -> Model:
-    return load(given.bundle, given.threads, graph=graph, allow_ungated=True)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,72 +181,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         TrunklineError: The bundle or the data cannot be used, or its server does not start.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    given = _parser().parse_args(arguments)
-    given.threads = given.threads or available_cpus()
-    given.peers = installed_peers() if given.peers is None else given.peers
-    given.extent = _extent(given)
-    curves = measure(given, {graph: _load(given, graph) for graph in _graphs(given)})
+    given = options.parsed(_parser(), arguments)
+    chosen = SMALL if given.small else Extent()
+    asked = {"seconds": given.seconds, "rounds": given.rounds}
+    given.extent = replace(chosen, **{name: one for name, one in asked.items() if one is not None})
+    curves = measure(given, options.models(given))
     body = _body(given, curves)
     for line in _lines(body):
         print(line)
-    if given.json is not None:
-        head = record("benchmarks.serving.curves", arguments)
-        write_whole(given.json, json.dumps(head | body, indent=1) + "\n")
+    options.write(given.json, record("benchmarks.serving.curves", arguments), body)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    batching = [name for name in _BATCHING if installed(name)][:1]
+    parser = options.parser(__doc__, deadline=10.0, peers=["plain", *batching])
     add = parser.add_argument
-    add("bundle", type=Path)
-    add("--data", type=Path, help="folder of benchmarks.prepare; default: generated texts")
-    add("--small", action="store_true", help="fewer points, a round of short turns")
-    add(
-        "--peers",
-        type=options.peers,
-        help=f"of {','.join(PEERS)}, or none; default: plain, and one "
-        "that batches if its environment is there already",
-    )
-    add(
-        "--graphs",
-        type=options.names,
-        help="default: the bundle's packed ones, or all if there are none",
-    )
-    add("--run", type=Path, help="the checkpoint of the bundle, for peers that need it")
-    add("--seconds", type=_positive, help="of each turn (default: 4; small: 1.5)")
-    add("--rounds", type=int, choices=range(1, 101), metavar="N", help="default: 2; small: 1")
-    add("--callers", type=int, default=64, help="that find the maximum (default: 64)")
-    add("--deadline", type=_positive, default=10.0, help="seconds of calls at a rate (default: 10)")
-    add("--threads", type=int, help="of each server (default: the CPUs)")
-    add("--generators", type=int, default=1, help="processes that make load (default: 1)")
-    add("--price-per-cpu-hour", type=_positive, help="in any currency; default: none, no money")
-    add("--json", type=Path, help="write everything there too")
-    add("--note", default="", help="what a reader must know")
+    add("--small", action="store_true", help="fewer points; a round of 1.5 s a turn, not two of 4")
+    add("--price-per-cpu-hour", type=options.positive, help="in any currency; default: no money")
     return parser
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
-    return number
-
-
-def _extent(given: argparse.Namespace) -> Extent:
-    chosen = SMALL if given.small else Extent()
-    seconds = chosen.seconds if given.seconds is None else given.seconds
-    rounds = chosen.rounds if given.rounds is None else given.rounds
-    return replace(chosen, seconds=seconds, rounds=rounds)
-
-
-def _graphs(given: argparse.Namespace) -> list[str]:
-    if given.graphs:
-        return list(given.graphs)
-    graphs = open_bundle(given.bundle).manifest.graphs
-    packed = [one.name for one in graphs if one.layout == "packed"]
-    return packed or [one.name for one in graphs]
 
 
 def _body(given: argparse.Namespace, curves: Curves) -> dict[str, Any]:
@@ -232,7 +220,10 @@ def _body(given: argparse.Namespace, curves: Curves) -> dict[str, Any]:
             "most_stolen": MOST_STOLEN,
         },
         "traffic": dict(_described(curves.traffic)),
-        "sides": curves.sides.about,
+        "sides": {
+            name: {field: one for field, one in about.items() if field not in _PROBED}
+            for name, about in curves.lineup.described().items()
+        },
         **points,
     }
 
@@ -240,28 +231,20 @@ def _body(given: argparse.Namespace, curves: Curves) -> dict[str, Any]:
 def _described(traffic: Mapping[str, Traffic]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, wanted in WORKLOADS.items():
         one = traffic[name]
+        p50, p99 = np.percentile(one.tokens, [50, 99]).tolist()
+        mean = round(float(np.mean(one.tokens)), 1)
         described = {
             "about": wanted.about,
             "source": one.source,
             "documents": len(one.documents),
             "documents_per_call": 1,
             "callers": wanted.callers,
-            "tokens": _spread(one.tokens),
+            "tokens": {"mean": mean, "p50": p50, "p99": round(p99, 1), "most": max(one.tokens)},
         }
         yield name, described
         if name == "bulk":
-            together = {"documents_per_call": TOGETHER, "callers": CALLERS_TOGETHER}
+            together = {"documents_per_call": _TOGETHER, "callers": _CALLERS_TOGETHER}
             yield "bulk-calls", described | together
-
-
-def _spread(tokens: Sequence[int]) -> dict[str, float]:
-    p50, p99 = np.percentile(tokens, [50, 99])
-    return {
-        "mean": round(float(np.mean(tokens)), 1),
-        "p50": float(p50),
-        "p99": round(float(p99), 1),
-        "most": max(tokens),
-    }
 
 
 def _lines(body: Mapping[str, Any]) -> Iterator[str]:

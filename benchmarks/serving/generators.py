@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from types import TracebackType
+from typing import Any
 
 from benchmarks.serving.load import Order, Report, generate
 from trunkline.errors import RuntimeFault
@@ -37,12 +37,7 @@ class Generators:
         list(self._pool.map(_start, range(self._processes + 1)))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._pool.shutdown()
 
     def run(self, order: Order, *aside: Order) -> list[Report]:
@@ -51,20 +46,16 @@ class Generators:
         Returns:
             The report of the order, then those of the others.
         """
+        count = self._processes
         parts = [
-            replace(
-                order,
-                loop=order.loop.share(self._processes, at),
-                first=order.first + at * _STRIDE,
-            )
-            for at in range(self._processes)
+            replace(order, loop=order.loop.share(count, at), first=order.first + at * _STRIDE)
+            for at in range(count)
         ]
         running = [self._pool.submit(_generate, one) for one in (*parts, *aside)]
-        reports = _results(running)
-        whole = reports[0]
-        for report in reports[1 : self._processes]:
+        whole, *others = [one.result() for one in running]
+        for report in others[: count - 1]:
             whole.add(report)
-        return [whole, *reports[self._processes :]]
+        return [whole, *others[count - 1 :]]
 
 
 def set_apart(count: int) -> frozenset[int]:
@@ -89,10 +80,6 @@ def set_apart(count: int) -> frozenset[int]:
 def _pin(cpus: frozenset[int]) -> None:
     if cpus:
         os.sched_setaffinity(0, cpus)
-
-
-def _results(running: Sequence[Future[Report]]) -> list[Report]:
-    return [one.result() for one in running]
 
 
 def _start(number: int) -> None:

@@ -7,19 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.bars import Bar, show
-from benchmarks.serving.overload import Overload
+from benchmarks.serving.contenders import in_process_name, served_name
+from benchmarks.serving.load import Report
+from benchmarks.serving.overload import Overload, overload_bars
 from benchmarks.serving.peers.registry import PEERS
-from benchmarks.serving.rounds import Round, names_of, ratios, tail_ratios, turns_of
-from benchmarks.serving.sides import Turn, in_process_name, served_name
+from benchmarks.serving.rounds import Round, ratios
 
 OVER_IN_PROCESS = 0.90
 OVERHEAD_MS = 0.5
 OVER_BATCHING = {"fp32": 3.0, "int8": 5.0}  # by precision
 OVER_PLAIN = {"fp32": 1.4, "int8": 3.0}
-GOODPUT = 0.95
-REFUSAL_MS = 20.0
-MEMORY_GROWTH = 1.05  # what resident memory may differ by between two looks at a server at work
-HEALTH_MS = 50.0
 _PLAIN, _PER_TASK = "plain", "one-per-task"
 
 
@@ -38,12 +35,9 @@ def bars(
         pushed: The run at twice the maximum, if there was one.
     """
     found = [bar for graph in precisions for bar in _own(rounds, graph)]
-    found += [
-        bar
-        for graph, precision in precisions.items()
-        for bar in _beside(rounds, served_name(graph), precision, peers)
-    ]
-    return found + ([] if pushed is None else _pushed(pushed))
+    for graph, precision in precisions.items():
+        found += _beside(rounds, served_name(graph), precision, peers)
+    return found + ([] if pushed is None else overload_bars(pushed))
 
 
 def _own(rounds: Sequence[Round], graph: str) -> Iterator[Bar]:
@@ -61,7 +55,7 @@ def _beside(
         best = best_batching(rounds) or "batching peer"
         what = f"{name} over {best}, the best padded batching peer"
         yield Bar(what, OVER_BATCHING[precision], ratios(rounds, name, best))
-        tails = tail_ratios(rounds, name, best)
+        tails = ratios(rounds, name, best, lambda report: report.accepted.at(99))
         yield Bar(f"{name}: p99 over that of {best}", 1.0, tails, True)
     if _PLAIN in peers:
         what = f"{name} over the plain server without batching"
@@ -70,26 +64,9 @@ def _beside(
 
 def best_batching(rounds: Sequence[Round]) -> str | None:
     """Returns the batching peer that did most, by its median; None if there is none."""
-    names = [name for name in names_of(rounds) if name in PEERS and PEERS[name].batches]
-    return max(names, key=lambda name: _median(rounds, name), default=None)
-
-
-def _median(rounds: Sequence[Round], name: str) -> float:
-    return statistics.median(turn.tokens_per_second for turn in turns_of(rounds, name))
-
-
-def _pushed(run: Overload) -> list[Bar]:
-    def value(given: float | None) -> list[float]:
-        return [given] if given is not None and run.counts else []
-
-    tail = None if run.accepted_p99_ms is None else run.accepted_p99_ms / run.deadline_ms
-    return [
-        Bar("2x overload: goodput over the maximum", GOODPUT, value(run.goodput)),
-        Bar("2x overload: accepted p99 over the deadline", 1.0, value(tail), True),
-        Bar("2x overload: refusals, p50, ms", REFUSAL_MS, value(run.refusal_p50_ms), True),
-        Bar("2x overload: memory growth", MEMORY_GROWTH, value(run.memory_growth), True),
-        Bar("2x overload: health checks, p99, ms", HEALTH_MS, value(run.health_p99_ms), True),
-    ]
+    found = figures(rounds)
+    names = [name for name in found if name in PEERS and PEERS[name].batches]
+    return max(names, key=lambda name: found[name]["tokens_per_second"], default=None)
 
 
 def shared(rounds: Sequence[Round], graphs: Iterable[str]) -> dict[str, list[float]]:
@@ -103,19 +80,23 @@ def shared(rounds: Sequence[Round], graphs: Iterable[str]) -> dict[str, list[flo
 
 
 def figures(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
-    """Returns what each side did: medians over rounds, and the range of its throughput."""
-    return {name: _figures(turns_of(rounds, name)) for name in names_of(rounds)}
+    """Returns what each contender did: medians over rounds, and the range of its throughput."""
+    names = dict.fromkeys(name for one in rounds for name in one.turns)
+    return {
+        name: _figures([one.turns[name].report for one in rounds if name in one.turns])
+        for name in names
+    }
 
 
-def _figures(turns: Sequence[Turn]) -> dict[str, Any]:
-    tokens = [turn.tokens_per_second for turn in turns]
+def _figures(reports: Sequence[Report]) -> dict[str, Any]:
+    tokens = [one.tokens_per_second for one in reports]
     return {
         "tokens_per_second": round(statistics.median(tokens), 1),
         "range": [round(min(tokens), 1), round(max(tokens), 1)],
-        "documents_per_second": _middle([turn.documents_per_second for turn in turns]),
-        "p50_ms": _middle([turn.p50_ms for turn in turns]),
-        "p99_ms": _middle([turn.p99_ms for turn in turns]),
-        "generator_saturated": sum(turn.generator_saturated for turn in turns),
+        "documents_per_second": _middle([one.documents_per_second for one in reports]),
+        "p50_ms": _middle([one.accepted.ms(50) for one in reports]),
+        "p99_ms": _middle([one.accepted.ms(99) for one in reports]),
+        "generator_saturated": sum(one.saturated for one in reports),
     }
 
 

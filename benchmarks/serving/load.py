@@ -4,8 +4,8 @@ A closed loop has a number of callers, each of which calls again when it has its
 loop has a rate: calls start when a Poisson process says so, whatever became of those before, and
 their latency counts from that intended start, so that a server that stalls cannot hide it.
 
-`trunkline bench` has a closed loop of its own (trunkline_serve.bench.load), and stays without this
-one: what users install would need the histogram's package, and a process apart.
+`trunkline bench` has a closed loop of its own (trunkline_serve.bench.load): what users install
+would otherwise need the histogram's package, and a process apart.
 """
 
 from __future__ import annotations
@@ -17,23 +17,76 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
+from hdrh.histogram import HdrHistogram
 
-from benchmarks.serving.latencies import Latencies
 from benchmarks.serving.targets import Call, Expired, Failed, Refused, Target
 
-_LAG_SECONDS = 0.01  # between looks at how late the event loop is
 MOST_CPU = 0.8  # of a core: a generator that takes more may itself be the limit
 MOST_LAG = 0.05  # seconds that its event loop or its calls may be late, at the 99th percentile
+_LAG_SECONDS = 0.01  # between looks at how late the event loop is
+_LOWEST, _HIGHEST, _DIGITS = 1, 600_000_000, 3  # microseconds
+_MICRO, _ALL = 1e6, 100.0
 
 Shoot = Callable[[float], Awaitable[None]]
 """Makes one call, given when it was to start."""
 
 
-@dataclass(frozen=True)
-class Window:
+class Latencies:
+    """Times in seconds, kept to three digits, in an HdrHistogram, which bounds memory and error.
+
+    Can be sent to another process.
+    """
+
+    def __init__(self) -> None:
+        self._histogram = HdrHistogram(_LOWEST, _HIGHEST, _DIGITS)
+
+    def __len__(self) -> int:
+        """Number of times recorded."""
+        return int(self._histogram.get_total_count())
+
+    def __getstate__(self) -> bytes:
+        """Returns the histogram in HdrHistogram's own encoding."""
+        return bytes(self._histogram.encode())
+
+    def __setstate__(self, state: bytes) -> None:
+        """Takes what `__getstate__` gave."""
+        self._histogram = HdrHistogram.decode(state)
+
+    def record(self, seconds: float) -> None:
+        """Adds one time; those beyond ten minutes count as ten minutes."""
+        self._histogram.record_value(int(min(max(seconds * _MICRO, _LOWEST), _HIGHEST)))
+
+    def add(self, other: Latencies) -> None:
+        """Adds all times of another."""
+        self._histogram.add(other._histogram)
+
+    def at(self, percentile: float) -> float | None:
+        """Returns a percentile in seconds; None if nothing was recorded."""
+        if not len(self):
+            return None
+        return float(self._histogram.get_value_at_percentile(percentile)) / _MICRO
+
+    def ms(self, percentile: float) -> float | None:
+        """Returns a percentile in milliseconds; None if nothing was recorded."""
+        return None if (found := self.at(percentile)) is None else round(found * 1000, 3)
+
+    def tail_ms(self, percentile: float) -> float | None:
+        """Returns a percentile in milliseconds; None if it would be the largest of too few times.
+
+        The 99th takes a hundred times, the 99.9th a thousand.
+        """
+        enough = len(self) * (_ALL - percentile) >= _ALL - 1e-6
+        return self.ms(percentile) if enough else None
+
+    def mean_ms(self) -> float | None:
+        """Returns the mean in milliseconds; None if nothing was recorded."""
+        return round(self._histogram.get_mean_value() / 1000, 3) if len(self) else None
+
+
+class Window(NamedTuple):
     """Moments on the clock: calls start at `start`, and count between `begin` and `end`."""
 
     start: float
@@ -43,22 +96,6 @@ class Window:
     def holds(self, moment: float) -> bool:
         """Tells if a moment counts."""
         return self.begin <= moment < self.end
-
-
-class Loop(Protocol):
-    """When calls start, and which of them count."""
-
-    async def drive(self, shoot: Shoot, window: Window) -> None:
-        """Makes calls until the window ends, and waits for the last answer."""
-        ...
-
-    def counts(self, intended: float, ended: float, window: Window) -> bool:
-        """Tells if a call counts, by when it was to start and when it ended."""
-        ...
-
-    def share(self, parts: int, at: int) -> Loop:
-        """Returns part `at` of the loop cut into `parts`, for a process of its own."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,15 +124,10 @@ class Closed:
 
 @dataclass(frozen=True)
 class Open:
-    """Poisson arrivals. What was to start within the window counts.
+    """Poisson arrivals. What was to start within the window counts."""
 
-    Attributes:
-        rate: Calls per second, on average.
-        seed: Decides when they come.
-    """
-
-    rate: float
-    seed: int = 0
+    rate: float  # calls per second, on average
+    seed: int = 0  # decides when they come
 
     async def drive(self, shoot: Shoot, window: Window) -> None:
         """Makes calls until the window ends, and waits for the last answer."""
@@ -116,79 +148,50 @@ class Open:
         return Open(self.rate / parts, self.seed * parts + at)
 
 
+Loop = Closed | Open
+"""When calls start, and which of them count."""
+
+
 async def _awaited(work: Awaitable[None]) -> None:
     await work
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a generator is to do.
-
-    Attributes:
-        target: Where calls go to.
-        requests: What is sent, in turn.
-        weights: Real tokens of each request.
-        loop: When calls start.
-        seconds: How long calls count.
-        warm_seconds: How long they are made before that.
-        deadline: Seconds from its intended start that a call may take.
-        first: Index of the request to begin with.
-        documents: How many each request holds.
-        groups: What each request is counted under besides, e.g. its length; empty for nothing.
-    """
+    """What a generator is to do."""
 
     target: Target
-    requests: tuple[bytes, ...]
-    weights: tuple[int, ...]
+    requests: tuple[bytes, ...]  # sent in turn
+    weights: tuple[int, ...]  # real tokens of each request
     loop: Loop
-    seconds: float
-    warm_seconds: float = 0.5
-    deadline: float = 60.0
-    first: int = 0
-    documents: int = 1
-    groups: tuple[int, ...] = ()
-
-    def group(self, index: int) -> int | None:
-        """Returns what a request is counted under besides."""
-        return self.groups[index] if self.groups else None
+    seconds: float  # how long calls count
+    warm_seconds: float = 0.5  # how long they are made before that
+    deadline: float = 60.0  # seconds from its intended start that a call may take
+    first: int = 0  # index of the request to begin with
+    documents: int = 1  # in each request
+    groups: tuple[int, ...] = ()  # what each request is counted under besides, e.g. its length
 
 
 @dataclass
 class Report:
-    """What became of the calls that count.
+    """What became of the calls that count."""
 
-    Attributes:
-        seconds: How long calls counted.
-        documents: How many each request held.
-        answered: Number of answers in time.
-        tokens: Real tokens of those.
-        groups: Latencies of answered calls, by the group of their request.
-        all_answered, all_tokens: The same of all calls, warm-up included: what the CPU seconds of a
-            server were spent on.
-        accepted: Latencies of answered and expired calls, from the intended start.
-        refusals: Latencies of refused calls, from the intended start.
-        expired: Number of calls that were neither refused nor answered in time.
-        errors: Number of other failures, by code.
-        late: How long after their intended start calls were really made.
-        lag: How late the generator's event loop woke up.
-        cpu_seconds: What the generator took, warm-up included.
-        wall_seconds: How long it ran, warm-up included.
-    """
-
-    seconds: float
-    documents: int = 1
-    answered: int = 0
-    tokens: int = 0
-    groups: dict[int, Latencies] = field(default_factory=dict)
+    seconds: float  # how long calls counted
+    documents: int = 1  # in each request
+    answered: int = 0  # in time
+    tokens: int = 0  # real ones, of those
+    groups: dict[int, Latencies] = field(default_factory=dict)  # of answered calls
+    # Of all calls, warm-up included: what the CPU seconds of a server were spent on.
     all_answered: int = 0
     all_tokens: int = 0
+    # Latencies from the intended start: of answered and expired calls, and of refused ones.
     accepted: Latencies = field(default_factory=Latencies)
     refusals: Latencies = field(default_factory=Latencies)
-    expired: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    late: Latencies = field(default_factory=Latencies)
-    lag: Latencies = field(default_factory=Latencies)
-    cpu_seconds: float = 0.0
+    expired: int = 0  # neither refused nor answered in time
+    errors: Counter[str] = field(default_factory=Counter)  # other failures, by code
+    late: Latencies = field(default_factory=Latencies)  # from the intended start to the real one
+    lag: Latencies = field(default_factory=Latencies)  # of the generator's event loop
+    cpu_seconds: float = 0.0  # of the generator, warm-up included
     wall_seconds: float = 0.0
 
     @property
@@ -212,8 +215,10 @@ class Report:
 
         CPU and wall seconds add up as well, so that `saturated` is about the mean of them.
         """
-        for name in _SUMS:
+        for name in ("answered", "tokens", "all_answered", "all_tokens", "expired", "errors"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.cpu_seconds += other.cpu_seconds
+        self.wall_seconds += other.wall_seconds
         for name in ("accepted", "refusals", "late", "lag"):
             getattr(self, name).add(getattr(other, name))
         for group, times in other.groups.items():
@@ -224,17 +229,23 @@ class Report:
         self.seconds += other.seconds
         self.add(other)
 
+    def answer(self, latency: float, tokens: int, group: int | None) -> None:
+        """Counts a call that was answered in time."""
+        self.answered += 1
+        self.tokens += tokens
+        self.accepted.record(latency)
+        if group is not None:
+            self.groups.setdefault(group, Latencies()).record(latency)
 
-_SUMS = (
-    "answered",
-    "tokens",
-    "all_answered",
-    "all_tokens",
-    "expired",
-    "errors",
-    "cpu_seconds",
-    "wall_seconds",
-)
+    def fail(self, error: Exception, latency: float) -> None:
+        """Counts a call that was refused, expired or failed."""
+        if isinstance(error, Refused):
+            self.refusals.record(latency)
+        elif isinstance(error, Expired):
+            self.expired += 1
+            self.accepted.record(latency)
+        elif isinstance(error, Failed):
+            self.errors[error.code] += 1
 
 
 async def generate(order: Order) -> Report:
@@ -261,73 +272,32 @@ def _shooter(order: Order, call: Call, window: Window, report: Report) -> Shoot:
     async def shoot(intended: float) -> None:
         index = next(numbers)
         sent = time.perf_counter()
-        outcome = await _outcome(call, order.requests[index], intended + order.deadline - sent)
-        ended = time.perf_counter()
-        ending = Ending(ended - intended, order.weights[index], order.group(index))
-        if outcome is _answered:
+        error = await _failure(call, order.requests[index], intended + order.deadline - sent)
+        ended, tokens = time.perf_counter(), order.weights[index]
+        if error is None:
             report.all_answered += 1
-            report.all_tokens += ending.tokens
-        if order.loop.counts(intended, ended, window):
-            report.late.record(sent - intended)
-            outcome(report, ending)
+            report.all_tokens += tokens
+        if not order.loop.counts(intended, ended, window):
+            return
+        report.late.record(sent - intended)
+        if error is None:
+            group = order.groups[index] if order.groups else None
+            report.answer(ended - intended, tokens, group)
+        else:
+            report.fail(error, ended - intended)
 
     return shoot
 
 
-class Ending(NamedTuple):
-    """A call that ended.
-
-    Attributes:
-        latency: Seconds from its intended start.
-        tokens: Its real tokens.
-        group: What it is counted under besides.
-    """
-
-    latency: float
-    tokens: int
-    group: int | None
-
-
-Outcome = Callable[[Report, Ending], None]
-"""Writes a call into a report."""
-
-
-async def _outcome(call: Call, request: bytes, seconds: float) -> Outcome:
+async def _failure(call: Call, request: bytes, seconds: float) -> Exception | None:
+    """Makes a call; returns why it has no answer in time, None if it has."""
+    if seconds <= 0:
+        return Expired()
     try:
-        if seconds <= 0:
-            raise Expired
         await call(request, seconds)
-        return _answered
-    except Refused:
-        return _refused
-    except Expired:
-        return _expired
-    except Failed as error:
-        return _failed(error.code)
-
-
-def _answered(report: Report, ending: Ending) -> None:
-    report.answered += 1
-    report.tokens += ending.tokens
-    report.accepted.record(ending.latency)
-    if ending.group is not None:
-        report.groups.setdefault(ending.group, Latencies()).record(ending.latency)
-
-
-def _refused(report: Report, ending: Ending) -> None:
-    report.refusals.record(ending.latency)
-
-
-def _expired(report: Report, ending: Ending) -> None:
-    report.expired += 1
-    report.accepted.record(ending.latency)
-
-
-def _failed(code: str) -> Outcome:
-    def write(report: Report, ending: Ending) -> None:
-        report.errors[code] += 1
-
-    return write
+    except (Refused, Expired, Failed) as error:
+        return error
+    return None
 
 
 async def _watch(report: Report, window: Window) -> None:

@@ -29,27 +29,12 @@ class ServerError(TrunklineError):
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs, and the processes it is made of.
+    """A server that runs, and the processes it is made of."""
 
-    Attributes:
-        name: What it is called in results.
-        target: Where its calls go.
-        process: The first of its processes, which started the others.
-        log: File with what it printed.
-    """
-
-    name: str
-    target: Target
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def freeze(self) -> None:
-        """Stops all its processes where they are, so that idle loops take no CPU time."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Lets them go on."""
-        self._signal(signal.SIGCONT)
+    name: str  # in results
+    target: Target  # where its calls go
+    process: subprocess.Popen[bytes]  # the first of its processes, which started the others
+    log: Path  # what it printed
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -58,20 +43,21 @@ class Server:
         Raises:
             ServerError: It has ended, or ends meanwhile.
         """
-        self.thaw()
+        self.send(signal.SIGCONT)
         try:
             self.check_alive()
             yield
             self.check_alive()
         finally:
-            self.freeze()
+            self.send(signal.SIGSTOP)
 
     def check_alive(self) -> None:
         """Raises ServerError, with what it printed last, if the server has ended."""
         if self.process.poll() is not None:
             raise ServerError(f"{self.name}: ended: {last_words(self.log)}")
 
-    def _signal(self, number: int) -> None:
+    def send(self, number: int) -> None:
+        """Sends a signal to all its processes."""
         for one in family(self.process):
             with suppress(psutil.NoSuchProcess):
                 one.send_signal(number)
@@ -105,42 +91,35 @@ def started(
         environment: Variables to set for it.
 
     Yields:
-        The server, frozen.
+        The server, standing still.
 
     Raises:
         ServerError: It did not start; has the last line that it printed.
     """
-    running = launched(command, log, environment=environment, session=True)
-    with _nothing_left() as left, running as process:
-        server = Server(name, target, process, log)
-        try:
-            asyncio.run(_answers(server, probe))
-            with standing(server):
-                yield server
-        finally:
-            left.extend(family(process))
-
-
-@contextmanager
-def _nothing_left() -> Iterator[list[psutil.Process]]:
-    """Kills what is still there of the processes of a list: a server may forget its children."""
     left: list[psutil.Process] = []
     try:
-        yield left
+        with launched(command, log, environment=environment, session=True) as process:
+            server = Server(name, target, process, log)
+            try:
+                asyncio.run(_answers(server, probe))
+                with standing(server):
+                    yield server
+            finally:
+                left.extend(family(process))
     finally:
-        for one in left:
+        for one in left:  # a server may forget its children
             with suppress(psutil.NoSuchProcess):
                 one.kill()
 
 
 @contextmanager
 def standing(server: Server) -> Iterator[None]:
-    """Has a server stand still while the block runs, but for its turns."""
-    server.freeze()
+    """Has a server stand still while the block runs, but for its turns: some of them poll."""
+    server.send(signal.SIGSTOP)
     try:
         yield
     finally:
-        server.thaw()
+        server.send(signal.SIGCONT)
 
 
 async def _answers(server: Server, probe: bytes) -> None:
@@ -150,9 +129,8 @@ async def _answers(server: Server, probe: bytes) -> None:
     while time.monotonic() < end:
         server.check_alive()
         try:
-            async with server.target.connect() as call:
-                await call(probe, _START_SECONDS)
-                return
+            await replies(server.target, [probe])
+            return
         except (Failed, Refused) as error:
             said = str(error)
         await asyncio.sleep(_PAUSE)

@@ -33,15 +33,11 @@ _ERRORS: dict[int, type[Exception]] = {
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """A way to call a server.
+class CallProtocol:
+    """A way to call a server."""
 
-    Attributes:
-        target: Where calls go, for an address.
-        request: Documents of one call, and the name of the model, to the bytes of a request.
-    """
-
-    target: Callable[[str], Target]
+    target: Callable[[str], Target]  # where calls go, for an address
+    # Documents of one call, and the name of the model, to the bytes of a request.
     request: Callable[[Sequence[Prepared], str], bytes]
 
 
@@ -50,38 +46,26 @@ def _unary(method: str) -> Callable[[str], Target]:
 
 
 def _analyze(together: Sequence[Prepared], model: str) -> bytes:
-    return _analyze_request(together, model).SerializeToString()
-
-
-def _analyze_request(together: Sequence[Prepared], model: str) -> pb.AnalyzeRequest:
-    return request_to_pb([one.document for one in together], model, 0)
+    return request_to_pb([one.document for one in together], model, 0).SerializeToString()
 
 
 def _streamed(together: Sequence[Prepared], model: str) -> bytes:
-    request = pb.AnalyzeStreamRequest(request=_analyze_request(together, model))
-    return request.SerializeToString()
+    request = request_to_pb([one.document for one in together], model, 0)
+    return pb.AnalyzeStreamRequest(request=request).SerializeToString()
 
 
 def _texts(together: Sequence[Prepared], model: str) -> bytes:
     """Returns one document as a batch of one, for its tasks."""
     (one,) = together
     document = one.document
-    inputs = {TEXT: [document.text]}
     if len(document.questions) > 1:
         raise ConfigError("the text model of Open Inference takes one question a text")
-    if document.questions:
-        inputs[QUESTION] = [document.questions[0].text]
+    texts = [(TEXT, document.text), *((QUESTION, asked.text) for asked in document.questions)]
     request = oip.ModelInferRequest(model_name=model)
     request.parameters[TASKS].string_param = ",".join(document.tasks or ())
-    for name, texts in inputs.items():
-        _add(request, name, BYTES, _strings(texts))
+    for name, text in texts:
+        _add(request, name, BYTES, np.array([[text.encode()]], object))
     return request.SerializeToString()
-
-
-def _strings(texts: Sequence[str]) -> Array:
-    values = np.empty((len(texts), 1), object)
-    values[:, 0] = [text.encode() for text in texts]
-    return values
 
 
 def _tensors(together: Sequence[Prepared], model: str) -> bytes:
@@ -104,13 +88,9 @@ def _add(request: oip.ModelInferRequest, name: str, kind: Datatype, values: Arra
 
 @dataclass(frozen=True)
 class StreamTarget:
-    """AnalyzeStream of a server: all calls share one stream.
+    """AnalyzeStream of a server: all calls share one stream."""
 
-    Attributes:
-        address: The server's `host:port`.
-    """
-
-    address: str
+    address: str  # the server's `host:port`
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Call]:
@@ -200,9 +180,9 @@ def _failure(error: pb.Error) -> Exception:
 
 
 PROTOCOLS = {
-    "analyze": Protocol(_unary(f"{_ANALYSIS}/Analyze"), _analyze),
-    "stream": Protocol(StreamTarget, _streamed),
-    "open-inference": Protocol(_unary(f"{_INFERENCE}/ModelInfer"), _texts),
-    "open-inference-tensors": Protocol(_unary(f"{_INFERENCE}/ModelInfer"), _tensors),
+    "analyze": CallProtocol(_unary(f"{_ANALYSIS}/Analyze"), _analyze),
+    "stream": CallProtocol(StreamTarget, _streamed),
+    "open-inference": CallProtocol(_unary(f"{_INFERENCE}/ModelInfer"), _texts),
+    "open-inference-tensors": CallProtocol(_unary(f"{_INFERENCE}/ModelInfer"), _tensors),
 }
 """By name."""

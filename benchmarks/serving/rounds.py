@@ -1,96 +1,174 @@
-"""Rounds in which every side has its turn, one after the other."""
+"""Interleaved rounds: contenders have their turns one after the other, on the same machine."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from benchmarks.serving.contenders import (
+    Bench,
+    Contender,
+    Load,
+    Served,
+    Turn,
+    expected_of,
+    peer_served,
+    trunkline_served,
+)
+from benchmarks.serving.load import Report
+from benchmarks.serving.peers.choose import choose
+from benchmarks.serving.peers.registry import PEERS, Peer
 from benchmarks.serving.processes import ServerError
-from benchmarks.serving.sides import Served, Side, Turn
-from benchmarks.serving.targets import GrpcTarget
 from trunkline import Model
-from trunkline.cpu import cpu_times
+from trunkline.cpu import MOST_STOLEN, cpu_times
+from trunkline.errors import Unavailable
 from trunkline_serve.bench.load import Extent
 from trunkline_serve.bench.report import figures
-from trunkline_serve.bench.rounds import MOST_STOLEN, Plan, measure
+from trunkline_serve.bench.rounds import Plan
+from trunkline_serve.bench.rounds import measure as measure_unloaded
 from trunkline_serve.bench.texts import SHORT
 from trunkline_serve.client.options import Options
 
 
+def measure(contender: Contender, load: Load, **more: float) -> Turn:
+    """Puts a contender under load, and notes the share of CPU time stolen meanwhile.
+
+    Raises:
+        ServerError: It has ended.
+        Unavailable: It does not give its metrics.
+    """
+    before = cpu_times()
+    turn = contender.turn(load)
+    return replace(turn, stolen=round(cpu_times().share_since(before), 4), more=more)
+
+
 @dataclass
 class Round:
-    """One turn of every side.
+    """One turn of every contender."""
 
-    Attributes:
-        turns: By the side's name; a side that failed has none.
-        overhead_ms: What gRPC and the server add to an unloaded call, beyond an empty one, by the
-            server's name.
-        stolen: Share of CPU time stolen meanwhile.
-    """
-
+    # By name; a contender that failed has none.
     turns: dict[str, Turn] = field(default_factory=dict)
+    # What gRPC and the server add to an unloaded call, beyond an empty one, by the server's name.
     overhead_ms: dict[str, float] = field(default_factory=dict)
-    stolen: float = 0.0
+    stolen: float = 0.0  # share of CPU time stolen meanwhile
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        turns = {name: turn.to_dict() for name, turn in self.turns.items()}
+        return {"turns": turns, "overhead_ms": self.overhead_ms, "stolen": self.stolen}
 
 
-class Sides:
-    """All that take part.
+@dataclass
+class Lineup:
+    """All that take part."""
 
-    Args:
-        sides: Take turns, in this order.
-        unloaded: Servers whose unloaded calls are timed, with the same model in this process.
+    contenders: list[Contender] = field(default_factory=list)  # in the order of their turns
+    # What a reader must know of each, by name, also of those that could not start.
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # Why contenders were left out from some turn on, by name.
+    failed: dict[str, str] = field(default_factory=dict)
 
-    Attributes:
-        failed: Why sides were left out from some round on, by name.
-    """
+    def running(self) -> list[Contender]:
+        """Returns those that have not failed."""
+        return [one for one in self.contenders if one.name not in self.failed]
 
-    def __init__(self, sides: Sequence[Side], unloaded: Sequence[tuple[Served, Model]]) -> None:
-        self._sides = sides
-        self._unloaded = unloaded
-        self.failed: dict[str, str] = {}
+    def ours(self) -> list[Served]:
+        """Returns Trunkline's servers that have not failed."""
+        return [one for one in self.running() if isinstance(one, Served) and one.ours]
 
-    def round(self, seconds: float) -> Round:
-        """Gives every side a turn of some seconds."""
+    def turn(self, contender: Contender, load: Load, **more: float) -> Turn | None:
+        """Measures a contender; one that fails has no further turn."""
+        try:
+            return measure(contender, load, **more)
+        except (ServerError, Unavailable) as error:
+            self.failed[contender.name] = str(error)
+            return None
+
+    def round(self, load: Load, unloaded: Mapping[str, Model] | None = None) -> Round:
+        """Gives every contender a turn.
+
+        Args:
+            load: The same for all.
+            unloaded: Models, by the name of their server, whose unloaded calls are timed too.
+        """
         found, before = Round(), cpu_times()
-        for side in self._sides:
-            if side.name not in self.failed:
-                self._turn(side, seconds, found)
-        for served, model in self._unloaded:
-            if served.name not in self.failed:
-                found.overhead_ms[served.name] = overhead_ms(served, model)
+        for contender in self.running():
+            turn = self.turn(contender, load)
+            if turn is not None:
+                found.turns[contender.name] = turn
+        for served in self.ours():
+            if unloaded and served.name in unloaded:
+                found.overhead_ms[served.name] = overhead_ms(served, unloaded[served.name])
         found.stolen = round(cpu_times().share_since(before), 4)
         return found
 
-    def _turn(self, side: Side, seconds: float, found: Round) -> None:
-        try:
-            found.turns[side.name] = side.turn(seconds)
-        except ServerError as error:
-            self.failed[side.name] = str(error)
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Returns what a reader must know, with the error of each or None."""
+        return {name: one | {"error": self.failed.get(name)} for name, one in self.about.items()}
+
+
+@contextmanager
+def opened_lineup(
+    bench: Bench,
+    models: Mapping[str, Model],
+    peers: Sequence[str],
+    seconds: float,
+    *,
+    metrics: bool = False,
+) -> Iterator[Lineup]:
+    """Starts all servers, which stand still; each peer with the best of its settings.
+
+    Args:
+        bench: What they share.
+        models: By graph; each is served, and its answers compared.
+        peers: Names of peers.
+        seconds: To try each setting of a peer.
+        metrics: Whether turns of Trunkline have the sums of its own metrics.
+
+    Raises:
+        ServerError: Trunkline's own server does not start or answers wrongly.
+    """
+    lineup = Lineup()
+    with ExitStack() as stack:
+        for graph, model in models.items():
+            served = stack.enter_context(trunkline_served(bench, graph, metrics=metrics))
+            lineup.contenders.append(served)
+            lineup.about[served.name] = {
+                "kind": "trunkline",
+                "graph": graph,
+                "precision": model.graph.precision,
+                "setting": None,
+                "same_answers": served.check(expected_of(model, bench.traffic)),
+            }
+        for name in peers:
+            _add_peer(stack, lineup, bench, PEERS[name], seconds)
+        yield lineup
+
+
+def _add_peer(stack: ExitStack, lineup: Lineup, bench: Bench, peer: Peer, seconds: float) -> None:
+    choice = choose(bench, peer, seconds)
+    about = {"kind": "peer", "graph": "padded-fp32", "precision": "fp32"}
+    lineup.about[peer.name] = about | choice.to_dict()
+    try:
+        if choice.error is not None:
+            raise ServerError(choice.error)
+        lineup.contenders.append(stack.enter_context(peer_served(bench, peer, choice.setting)))
+    except ServerError as error:
+        lineup.failed[peer.name] = str(error)
 
 
 def overhead_ms(served: Served, model: Model) -> float:
     """Returns p50 of an unloaded call minus that in process minus that of an empty call."""
-    target = served.server.target
-    assert isinstance(target, GrpcTarget)
-    plan = Plan(_reached(target.address), model, [SHORT], [1], Extent(0, 1), 1)
+    plain: dict[str, Any] = dict.fromkeys(("keepalive", "tls", "token"))
+    plain |= dict.fromkeys(("wait_for_ready", "insecure_token"), False)
+    reached = Options(target=served.address, timeout=60.0, retries=0, concurrency=1, **plain)
+    plan = Plan(reached, model, [SHORT], [1], Extent(0, 1), 1)
     with served.server.turn():
-        found = asyncio.run(measure(plan, lambda line: None))
+        found = asyncio.run(measure_unloaded(plan, lambda line: None))
     return round(float(figures(found, 1)["overhead_ms"]), 3)
-
-
-def _reached(address: str) -> Options:
-    return Options(
-        target=address,
-        timeout=60.0,
-        retries=0,
-        concurrency=1,
-        keepalive=None,
-        wait_for_ready=False,
-        tls=None,
-        token=None,
-        insecure_token=False,
-    )
 
 
 def kept(rounds: Sequence[Round]) -> list[Round]:
@@ -98,37 +176,13 @@ def kept(rounds: Sequence[Round]) -> list[Round]:
     return [one for one in rounds if one.stolen <= MOST_STOLEN]
 
 
-def turns_of(rounds: Sequence[Round], name: str) -> list[Turn]:
-    """Returns the turns of a side."""
-    return [one.turns[name] for one in rounds if name in one.turns]
-
-
-def names_of(rounds: Sequence[Round]) -> list[str]:
-    """Returns all sides that had a turn."""
-    return list(dict.fromkeys(name for one in rounds for name in one.turns))
-
-
-def ratios(rounds: Sequence[Round], name: str, over: str) -> list[float]:
-    """Returns how many times the tokens of `over` a side did, per round."""
-    pairs = [_pair(one.turns, name, over) for one in rounds]
-    return [
-        ours.tokens_per_second / theirs.tokens_per_second for ours, theirs in filter(None, pairs)
-    ]
-
-
-def tail_ratios(rounds: Sequence[Round], name: str, over: str) -> list[float]:
-    """Returns how many times the 99th percentile of `over` a side has, per round."""
-    pairs = [_pair(one.turns, name, over) for one in rounds]
-    return [
-        ours.p99_ms / theirs.p99_ms
-        for ours, theirs in filter(None, pairs)
-        if ours.p99_ms and theirs.p99_ms
-    ]
-
-
-def _pair(turns: Mapping[str, Turn], name: str, over: str) -> tuple[Turn, Turn] | None:
-    """Returns the turns of both, if both had one and did something."""
-    ours, theirs = turns.get(name), turns.get(over)
-    if ours is None or theirs is None or not theirs.tokens_per_second:
-        return None
-    return ours, theirs
+def ratios(
+    rounds: Sequence[Round],
+    name: str,
+    over: str,
+    value: Callable[[Report], float | None] = lambda report: report.tokens_per_second,
+) -> list[float]:
+    """Returns how many times a value of `over` a contender has, in each round that has both."""
+    both = [one.turns for one in rounds if name in one.turns and over in one.turns]
+    pairs = [(value(turns[name].report), value(turns[over].report)) for turns in both]
+    return [ours / theirs for ours, theirs in pairs if ours is not None and theirs]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -57,15 +57,10 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class GrpcTarget:
-    """A unary method of a gRPC server.
+    """A unary method of a gRPC server."""
 
-    Attributes:
-        address: The server's `host:port`.
-        method: The method's path, e.g. `/grpc.health.v1.Health/Check`.
-    """
-
-    address: str
-    method: str
+    address: str  # the server's `host:port`
+    method: str  # the method's path, e.g. `/grpc.health.v1.Health/Check`
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Call]:
@@ -96,13 +91,9 @@ def _failure(error: grpc.aio.AioRpcError) -> Exception:
 
 @dataclass(frozen=True)
 class HttpTarget:
-    """A path of an HTTP server that takes JSON.
+    """A path of an HTTP server that takes JSON."""
 
-    Attributes:
-        url: Where to POST to.
-    """
-
-    url: str
+    url: str  # where to POST to
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Call]:
@@ -135,12 +126,9 @@ class FanOutTarget:
 
     Requests and replies are what `joined` makes of one body for each target that is asked. The
     first failure is the request's: what the others are asked is given up then.
-
-    Attributes:
-        targets: The targets by name.
     """
 
-    targets: Mapping[str, Target]
+    targets: Mapping[str, Target]  # the targets by name
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Call]:
@@ -152,27 +140,20 @@ class FanOutTarget:
             }
 
             async def call(request: bytes, seconds: float) -> bytes:
-                parts = parted(request)
-                replies = await _all(
-                    [_called(calls[name], body, seconds) for name, body in parts.items()]
-                )
-                return joined(dict(zip(parts, replies, strict=True)))
+                async def ask(name: str, body: bytes) -> bytes:
+                    return await calls[name](body, seconds)
+
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        running = {
+                            name: group.create_task(ask(name, body))
+                            for name, body in parted(request).items()
+                        }
+                except ExceptionGroup as failed:
+                    raise failed.exceptions[0] from None
+                return joined({name: task.result() for name, task in running.items()})
 
             yield call
-
-
-async def _called(call: Call, request: bytes, seconds: float) -> bytes:
-    return await call(request, seconds)
-
-
-async def _all(calls: Iterable[Coroutine[Any, Any, bytes]]) -> list[bytes]:
-    """Waits for all, or for the first that fails: then the others are cancelled."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(one) for one in calls]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [one.result() for one in running]
 
 
 def joined(parts: Mapping[str, bytes]) -> bytes:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving.corpora import Corpus, DataFolder, Generator, Lengths
-from trunkline import Document, Question
-from trunkline.bundle import Manifest
+from benchmarks.serving.corpora import Corpus, Lengths, generated, read
+from trunkline import Document, Model, Question
 from trunkline.errors import ConfigError
 from trunkline.pipeline import Pipeline, Prepared
 from trunkline_serve.settings import Limits
@@ -25,21 +24,13 @@ _SPECIAL = 2  # tokens around a text
 
 @dataclass(frozen=True)
 class Traffic:
-    """Documents to ask, in a fixed order.
+    """Documents to ask, in a fixed order."""
 
-    Attributes:
-        name: Of the workload.
-        documents: The documents.
-        prepared: The same as rows.
-        source: Where the texts are from.
-        groups: What each document is counted under; empty for nothing.
-    """
-
-    name: str
+    name: str  # of the workload
     documents: tuple[Document, ...]
-    prepared: tuple[Prepared, ...]
-    source: str
-    groups: tuple[int, ...] = ()
+    prepared: tuple[Prepared, ...]  # the same as rows
+    source: str  # where the texts are from
+    groups: tuple[int, ...] = ()  # what each document is counted under; empty for nothing
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -49,68 +40,41 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Asked:
-    """What documents are made of: texts, and what the model can do with them.
-
-    Attributes:
-        corpus: Gives the texts.
-        pipeline: Of the model, for its tokenizer.
-        random: For all that is left to chance.
-        taggers: Token-classification tasks.
-        readers: All tasks that read a text by itself, these included.
-        answerers: Question-answering tasks.
-    """
+    """What documents are made of: texts, and what the model can do with them."""
 
     corpus: Corpus
-    pipeline: Pipeline
+    pipeline: Pipeline  # of the model, for its tokenizer
     random: np.random.Generator
-    taggers: tuple[str, ...]
-    readers: tuple[str, ...]
-    answerers: tuple[str, ...]
+    taggers: tuple[str, ...]  # token-classification tasks
+    readers: tuple[str, ...]  # all tasks that read a text by itself, these included
+    answerers: tuple[str, ...]  # question-answering tasks
 
+    def sentence(self) -> Document:
+        """Returns a sentence, asked for its entities."""
+        return Document(next(self.corpus.sentences), tasks=self.taggers[:1])
 
-Draw = Callable[[Asked, int], Iterator[Document]]
-"""Yields a number of documents."""
+    def paragraph(self, tasks: tuple[str, ...], answerers: tuple[str, ...]) -> Document:
+        """Returns a paragraph with its question to each of some tasks, and others besides."""
+        text, question = next(self.corpus.paragraphs)
+        questions = tuple(Question(question, task) for task in answerers)
+        return Document(text, questions, (*tasks, *answerers))
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A sort of traffic.
-
-    Attributes:
-        about: What it is, in a line.
-        draw: Makes the documents.
-        needs: Kinds of tasks without which there is none.
-        documents: How many are made unless told otherwise.
-        callers: How many of a closed loop keep a server busy with it.
-    """
+    """A sort of traffic."""
 
     about: str
-    draw: Draw
-    needs: tuple[str, ...]
-    documents: int = 512
-    callers: int = 64
-
-
-def _short(asked: Asked, count: int) -> Iterator[Document]:
-    for _ in range(count):
-        yield _sentence(asked)
-
-
-def _sentence(asked: Asked) -> Document:
-    return Document(asked.corpus.sentence(), tasks=asked.taggers[:1])
+    draw: Callable[[Asked, int], Iterator[Document]]  # yields a number of documents
+    needs: tuple[str, ...] = ()  # kinds of tasks without which there is none
+    documents: int = 512  # how many are made unless told otherwise
+    callers: int = 64  # how many of a closed loop keep a server busy with it
 
 
 def _mixed(asked: Asked, count: int) -> Iterator[Document]:
     sentences = asked.random.permutation(count) < round(_SENTENCES * count)
     for one in sentences:
-        yield _sentence(asked) if one else _paragraph(asked, (), asked.answerers[:1])
-
-
-def _paragraph(asked: Asked, tasks: tuple[str, ...], answerers: tuple[str, ...]) -> Document:
-    """Returns a paragraph with its question to each of some tasks, and others besides."""
-    text, question = asked.corpus.paragraph()
-    questions = tuple(Question(question, task) for task in answerers)
-    return Document(text, questions, (*tasks, *answerers))
+        yield asked.sentence() if one else asked.paragraph((), asked.answerers[:1])
 
 
 def _long(asked: Asked, count: int) -> Iterator[Document]:
@@ -119,7 +83,7 @@ def _long(asked: Asked, count: int) -> Iterator[Document]:
     for _ in range(count):
         paragraphs, left = [], _WINDOWS.draw(asked.random) * window
         while left > 0:
-            paragraphs.append(asked.corpus.paragraph())
+            paragraphs.append(next(asked.corpus.paragraphs))
             left -= len(asked.pipeline.encoder.tokenize(paragraphs[-1].text))
         text = "\n\n".join(one.text for one in paragraphs)[: Limits().max_text_bytes // _BYTES]
         number = asked.random.integers(1, _QUESTIONS + 1)
@@ -128,19 +92,18 @@ def _long(asked: Asked, count: int) -> Iterator[Document]:
 
 
 def _bulk(asked: Asked, count: int) -> Iterator[Document]:
+    sentences, paragraphs = asked.corpus.sentences, asked.corpus.paragraphs
     for number in range(count):
-        corpus = asked.corpus
-        text = corpus.sentence() if number % 2 else corpus.paragraph().text
+        text = next(sentences) if number % 2 else next(paragraphs).text
         yield Document(text, tasks=asked.readers)
 
 
-def _all_tasks(asked: Asked, count: int) -> Iterator[Document]:
-    for _ in range(count):
-        yield _paragraph(asked, asked.readers, asked.answerers)
-
-
 WORKLOADS = {
-    "short": Workload("sentences, for their entities", _short, (_TOKENS,)),
+    "short": Workload(
+        "sentences, for their entities",
+        lambda asked, count: (asked.sentence() for _ in range(count)),
+        (_TOKENS,),
+    ),
     "mixed": Workload(
         "three sentences for their entities to one question about a paragraph",
         _mixed,
@@ -154,14 +117,11 @@ WORKLOADS = {
         callers=2,
     ),
     "bulk": Workload(
-        "a corpus, half sentences, half paragraphs, for all that reads a text by itself",
-        _bulk,
-        (),
+        "a corpus, half sentences, half paragraphs, for all that reads a text by itself", _bulk
     ),
     "five-tasks": Workload(
         "paragraphs with a question each, for every task but those that read pairs of texts",
-        _all_tasks,
-        (),
+        lambda asked, n: (asked.paragraph(asked.readers, asked.answerers) for _ in range(n)),
         documents=128,
         callers=16,
     ),
@@ -170,21 +130,14 @@ WORKLOADS = {
 
 
 def workload(
-    name: str,
-    manifest: Manifest,
-    pipeline: Pipeline,
-    data: Path | None = None,
-    *,
-    count: int | None = None,
-    seed: int = 0,
+    name: str, model: Model, data: Path | None = None, *, count: int | None = None, seed: int = 0
 ) -> Traffic:
     """Returns the traffic of a workload.
 
     Args:
         name: One of `WORKLOADS`.
-        manifest: Of the model that will be asked.
-        pipeline: That model's, for its tokenizer.
-        data: Folder with CoNLL-2003 and SQuAD as `benchmarks.prepare` leaves them. None makes
+        model: That will be asked.
+        data: Folder with CoNLL-2003 and SQuAD as `experiments.prepare` leaves them. None makes
             texts of the same lengths from words of the demo's corpus.
         count: Number of documents; None for the workload's own.
         seed: Decides which and in which order.
@@ -196,33 +149,18 @@ def workload(
     if name not in WORKLOADS:
         raise ConfigError(f"no workload {name!r}; known: {', '.join(WORKLOADS)}")
     wanted = WORKLOADS[name]
-    asked = _asked(manifest, pipeline, data, seed)
-    _check_tasks(name, wanted.needs, manifest)
+    asked = _asked(name, wanted.needs, model, data, seed)
     documents = tuple(wanted.draw(asked, wanted.documents if count is None else count))
-    return Traffic(name, documents, _prepared(pipeline, documents), asked.corpus.name)
-
-
-def mixed(
-    manifest: Manifest, pipeline: Pipeline, data: Path | None, count: int, seed: int = 0
-) -> Traffic:
-    """Returns `count` documents of the workload `mixed`; see `workload`."""
-    return workload("mixed", manifest, pipeline, data, count=count, seed=seed)
+    return _traffic(name, documents, asked)
 
 
 def by_length(
-    manifest: Manifest,
-    pipeline: Pipeline,
-    lengths: Sequence[int],
-    data: Path | None = None,
-    *,
-    each: int = 8,
-    seed: int = 0,
+    model: Model, lengths: Sequence[int], data: Path | None = None, *, each: int = 8, seed: int = 0
 ) -> Traffic:
     """Returns texts of given lengths in turn, asked for their entities, and grouped by length.
 
     Args:
-        manifest: Of the model that will be asked.
-        pipeline: That model's, for its tokenizer.
+        model: That will be asked.
         lengths: In tokens, special ones included; texts end at a word, so they may be shorter.
         data: As of `workload`.
         each: Number of texts of each length.
@@ -232,45 +170,41 @@ def by_length(
         ConfigError: The model finds no entities.
         DataError: The data cannot be read.
     """
-    _check_tasks("length", (_TOKENS,), manifest)
-    asked = _asked(manifest, pipeline, data, seed)
+    asked = _asked("length", (_TOKENS,), model, data, seed)
     groups = tuple(lengths) * each
-    documents = tuple(
-        Document(_text_of(asked, tokens - _SPECIAL), tasks=asked.taggers[:1]) for tokens in groups
-    )
-    prepared = _prepared(pipeline, documents)
-    return Traffic("length", documents, prepared, asked.corpus.name, groups)
+    texts = [_text_of(asked, tokens - _SPECIAL) for tokens in groups]
+    documents = tuple(Document(text, tasks=asked.taggers[:1]) for text in texts)
+    return _traffic("length", documents, asked, groups)
 
 
-def _asked(manifest: Manifest, pipeline: Pipeline, data: Path | None, seed: int) -> Asked:
-    random = np.random.default_rng(seed)
-    corpus = Generator(pipeline, random) if data is None else DataFolder(data, random)
+def _asked(name: str, needs: Sequence[str], model: Model, data: Path | None, seed: int) -> Asked:
+    specs = model.manifest.tasks
+    for kind in needs:
+        if kind not in {spec.kind for spec in specs}:
+            raise ConfigError(f"{model.manifest.name} has no {kind} task; {name} traffic needs one")
+    random, pipeline = np.random.default_rng(seed), model.pipeline
     return Asked(
-        corpus=corpus,
+        corpus=generated(pipeline, random) if data is None else read(data, random),
         pipeline=pipeline,
         random=random,
-        taggers=tuple(one.name for one in manifest.tasks if one.kind == _TOKENS),
-        readers=tuple(one.name for one in manifest.tasks if one.kind != _ANSWERS and not one.pair),
-        answerers=tuple(one.name for one in manifest.tasks if one.kind == _ANSWERS),
+        taggers=tuple(one.name for one in specs if one.kind == _TOKENS),
+        readers=tuple(one.name for one in specs if one.kind != _ANSWERS and not one.pair),
+        answerers=tuple(one.name for one in specs if one.kind == _ANSWERS),
     )
 
 
-def _check_tasks(name: str, needs: Sequence[str], manifest: Manifest) -> None:
-    kinds = {spec.kind for spec in manifest.tasks}
-    for kind in needs:
-        if kind not in kinds:
-            raise ConfigError(f"{manifest.name} has no {kind} task; {name} traffic needs one")
-
-
-def _prepared(pipeline: Pipeline, documents: Sequence[Document]) -> tuple[Prepared, ...]:
-    return tuple(pipeline.prepare(one) for one in documents)
+def _traffic(
+    name: str, documents: tuple[Document, ...], asked: Asked, groups: tuple[int, ...] = ()
+) -> Traffic:
+    prepared = tuple(asked.pipeline.prepare(one) for one in documents)
+    return Traffic(name, documents, prepared, asked.corpus.name, groups)
 
 
 def _text_of(asked: Asked, tokens: int) -> str:
     """Returns paragraphs cut at a word, of at most as many tokens but for a very long word."""
-    text = asked.corpus.paragraph().text
+    text = next(asked.corpus.paragraphs).text
     while len(found := asked.pipeline.encoder.tokenize(text)) < tokens:
-        text += "\n\n" + asked.corpus.paragraph().text
+        text += "\n\n" + next(asked.corpus.paragraphs).text
     cut = int(found.ends[tokens - 1])
     if cut < len(text) and not text[cut].isspace():
         cut = max(text[:cut].rfind(" "), 0) or cut

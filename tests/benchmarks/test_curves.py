@@ -12,10 +12,10 @@ import pytest
 import trunkline
 from benchmarks.charts import CHARTS, pictures
 from benchmarks.serving import curves as command
-from benchmarks.serving.curves_points import Turn, length_points, point
-from benchmarks.serving.curves_turns import Extent
-from benchmarks.serving.latencies import Latencies
-from benchmarks.serving.load import Closed, Order, Report, generate
+from benchmarks.serving.contenders import Turn
+from benchmarks.serving.curves import Extent
+from benchmarks.serving.load import Closed, Latencies, Order, Report, generate
+from benchmarks.serving.points import length_points, point
 from benchmarks.serving.processes import free_port, started
 from benchmarks.serving.protocols import PROTOCOLS
 from benchmarks.serving.traffic import WORKLOADS, by_length, workload
@@ -37,7 +37,7 @@ def model(bundle: Path) -> Model:
 
 
 def made(name: str, model: Model, data: Path | None = None) -> Any:
-    return workload(name, model.manifest, model.pipeline, data, count=12)
+    return workload(name, model, data, count=12)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -66,7 +66,7 @@ def test_an_unknown_workload_is_told(model: Model) -> None:
 
 
 def test_texts_have_the_lengths_that_are_asked_for(model: Model) -> None:
-    found = by_length(model.manifest, model.pipeline, (10, 40, 100), each=3)
+    found = by_length(model, (10, 40, 100), each=3)
     assert found.groups == (10, 40, 100) * 3
     for tokens, wanted in zip(found.tokens, found.groups, strict=True):
         assert 0.5 * wanted <= tokens <= wanted
@@ -122,7 +122,7 @@ def turn(
     for _ in range(calls):
         report.accepted.record(milliseconds / 1000)
         report.groups[16].record(milliseconds / 1000)
-    return Turn(report, 4.0, stolen, told, {"offered": calls / 2})
+    return Turn(report, 4.0, told, stolen, {"offered": calls / 2})
 
 
 def test_a_point_is_of_its_turns_that_count() -> None:
@@ -204,7 +204,7 @@ def record(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     file = tmp_path_factory.mktemp("record") / "curves.json"
     with pytest.MonkeyPatch.context() as patch:
         # A busy machine must not fail the test, and few documents do.
-        patch.setattr("benchmarks.serving.curves_points.MOST_STOLEN", 1.0)
+        patch.setattr("benchmarks.serving.contenders.MOST_STOLEN", 1.0)
         patch.setattr(command, "SMALL", TINY)
         for name, one in WORKLOADS.items():
             patch.setitem(WORKLOADS, name, replace(one, documents=64))

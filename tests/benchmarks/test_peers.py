@@ -18,6 +18,7 @@ import trunkline
 from benchmarks.graph_peers.__main__ import Found, timed, turn
 from benchmarks.graph_peers.engine import Difference, Engine, difference, running
 from benchmarks.graph_peers.turns import Task, read_batches, rows, save_batches
+from benchmarks.serving.contenders import Bench, expected_of, peer_served
 from benchmarks.serving.generators import Generators
 from benchmarks.serving.peers.answers import same, shared
 from benchmarks.serving.peers.choose import choose
@@ -26,7 +27,6 @@ from benchmarks.serving.peers.options import VARIABLE, Options, Setting, given
 from benchmarks.serving.peers.registry import PEERS, described
 from benchmarks.serving.peers.work import Work, padded_graph, to_json
 from benchmarks.serving.processes import ServerError
-from benchmarks.serving.sides import Bench, expected_of, peer_served, read_peer
 from benchmarks.serving.targets import Failed, FanOutTarget, GrpcTarget, joined, parted
 from benchmarks.serving.traffic import Traffic
 from tests.tiny import build_tiny_bundle
@@ -123,10 +123,10 @@ def test_the_first_failure_is_the_requests() -> None:
 def test_a_server_per_task_gives_together_what_one_gives(bench: Bench) -> None:
     peer = PEERS["one-per-task"]
     with peer_served(bench, peer, ONE) as served:
-        assert served.check(read_peer(peer), bench.expected) == 1.0
-        turn = served.turn(0.5)
-        assert turn.documents_per_second > 0
-        assert not turn.errors
+        assert served.check(bench.expected) == 1.0
+        report = served.turn(bench.load(0.5)).report
+        assert report.documents_per_second > 0
+        assert not report.errors
 
 
 def test_a_tasks_graph_has_its_outputs_alone_and_the_same_answers(

@@ -16,8 +16,7 @@ import grpc
 import pytest
 
 from benchmarks.serving.generators import Generators, set_apart
-from benchmarks.serving.latencies import Latencies
-from benchmarks.serving.load import Closed, Loop, Open, Order, Report, generate
+from benchmarks.serving.load import Closed, Latencies, Loop, Open, Order, Report, generate
 from benchmarks.serving.processes import free_port
 from benchmarks.serving.targets import GrpcTarget, HttpTarget, Target
 from trunkline.errors import RuntimeFault

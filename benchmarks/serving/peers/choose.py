@@ -9,45 +9,25 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.serving.contenders import Bench, Served, peer_served
+from benchmarks.serving.load import Report
 from benchmarks.serving.peers.options import Setting
 from benchmarks.serving.peers.registry import Peer
 from benchmarks.serving.processes import ServerError
-from benchmarks.serving.sides import Bench, Served, peer_served, read_peer
 
 _ENOUGH = 100  # answers to judge a setting by
 _LONGEST = 4  # times the seconds asked for
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a setting did in its run.
-
-    Attributes:
-        tokens_per_second: Real tokens answered.
-        answers: Calls answered.
-    """
-
-    tokens_per_second: float
-    answers: int
-
-
 @dataclass
 class Choice:
-    """How a peer was set up.
-
-    Attributes:
-        peer: The peer.
-        probes: What each setting did.
-        same_answers: How alike its answers are to the model's, on average, from 0 to 1.
-        version: Of its package.
-        error: Why it does not take part, if it does not.
-    """
+    """How a peer was set up."""
 
     peer: Peer
-    probes: dict[Setting, Probe] = field(default_factory=dict)
-    same_answers: float = 0.0
-    version: str | None = None
-    error: str | None = None
+    probes: dict[Setting, Report] = field(default_factory=dict)  # what each setting did
+    same_answers: float = 0.0  # how alike its answers are to the model's, on average, from 0 to 1
+    version: str | None = None  # of its package
+    error: str | None = None  # why it does not take part, if it does not
 
     @property
     def setting(self) -> Setting:
@@ -59,10 +39,8 @@ class Choice:
         return {
             "version": self.version,
             "setting": str(self.setting) if self.probes else None,
-            "probes": {
-                str(one): round(probe.tokens_per_second, 1) for one, probe in self.probes.items()
-            },
-            "answers": {str(one): probe.answers for one, probe in self.probes.items()},
+            "probes": {str(s): round(one.tokens_per_second, 1) for s, one in self.probes.items()},
+            "answers": {str(setting): one.answered for setting, one in self.probes.items()},
             "same_answers": self.same_answers,
             "error": self.error,
         }
@@ -78,34 +56,32 @@ def choose(bench: Bench, peer: Peer, seconds: float) -> Choice:
         choice.version = peer.version()
         for setting in peer.settings(bench.threads):
             with peer_served(bench, peer, setting) as served:
-                choice.same_answers = served.check(read_peer(peer), bench.expected, peer.likeness)
-                choice.probes[setting] = _probe(served, seconds)
+                choice.same_answers = served.check(bench.expected, peer.likeness)
+                choice.probes[setting] = _probe(bench, served, seconds)
     except ServerError as error:
         choice.error = str(error)
     _warn(choice)
     return choice
 
 
-def _probe(served: Served, seconds: float) -> Probe:
+def _probe(bench: Bench, served: Served, seconds: float) -> Report:
     """Puts a server under load until it has answered often enough, if that does not take long.
 
     Raises:
         ServerError: It answered nothing.
     """
     longest = _LONGEST * seconds
-    while True:
-        turn = served.turn(seconds)
-        answers = round(turn.documents_per_second * seconds)
-        if answers >= _ENOUGH or seconds >= longest:
+    while (report := served.turn(bench.load(seconds)).report).answered < _ENOUGH:
+        if seconds >= longest:
             break
         seconds *= 2
-    if not answers:
+    if not report.answered:
         raise ServerError(f"{served.name}: no answer in {seconds:g} s under load")
-    return Probe(turn.tokens_per_second, answers)
+    return report
 
 
 def _warn(choice: Choice) -> None:
-    least = min((probe.answers for probe in choice.probes.values()), default=_ENOUGH)
+    least = min((one.answered for one in choice.probes.values()), default=_ENOUGH)
     if least < _ENOUGH:
         said = f"only {least} answers to judge a setting by: its choice means little"
         print(f"{choice.peer.name}: {said}", file=sys.stderr, flush=True)

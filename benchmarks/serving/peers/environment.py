@@ -38,6 +38,11 @@ def python_of(name: str, requirements: Sequence[str]) -> str:
     return str(python)
 
 
+def installed(name: str) -> bool:
+    """Tells whether a peer's environment is there already."""
+    return (_FOLDER / name / ".installed").is_file()
+
+
 def ours(package: str) -> str:
     """Returns what pip must be asked for to get the release of a package that we have ourselves."""
     return f"{package}=={metadata.version(package).partition('+')[0]}"

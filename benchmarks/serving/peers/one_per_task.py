@@ -17,8 +17,8 @@ from typing import Any
 
 import onnx
 
-from benchmarks.serving.peers.grpc_server import started_server
 from benchmarks.serving.peers.options import Options, given
+from benchmarks.serving.peers.plain import started_server
 from benchmarks.serving.peers.work import Work, padded_graph
 from trunkline.bundle import open_bundle
 from trunkline.kinds import task_outputs

@@ -13,19 +13,12 @@ VARIABLE = "TRUNKLINE_PEER"
 
 @dataclass(frozen=True)
 class Setting:
-    """How a peer batches and computes.
+    """How a peer batches and computes."""
 
-    Attributes:
-        batch: Most documents in a batch.
-        wait_ms: How long a batch waits for company, in milliseconds.
-        workers: Runs of the graph at a time; a process each where the peer has processes.
-        threads: Threads of one run.
-    """
-
-    batch: int
-    wait_ms: float
-    workers: int
-    threads: int
+    batch: int  # most documents in a batch
+    wait_ms: float  # how long a batch waits for more
+    workers: int  # runs of the graph at a time; a process each where the peer has processes
+    threads: int  # of one run
 
     def __str__(self) -> str:
         """Returns the setting in words."""
@@ -37,21 +30,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Options:
-    """Where a peer listens, what it serves, and how.
+    """Where a peer listens, what it serves, and how."""
 
-    Attributes:
-        bundle: Folder of the bundle.
-        port: Where it listens, if it is one server.
-        setting: How it batches and computes.
-        run: Folder of the checkpoint that the bundle was made of, for those that need it.
-        ports: Where it listens, by task, if it is one server per task.
-    """
-
-    bundle: str
-    port: int
+    bundle: str  # folder of the bundle
+    port: int  # where it listens, if it is one server
     setting: Setting
-    run: str | None = None
-    ports: Mapping[str, int] = field(default_factory=dict)
+    run: str | None = None  # folder of the bundle's checkpoint, for those that need it
+    ports: Mapping[str, int] = field(default_factory=dict)  # by task, if it is a server per task
 
     def variables(self) -> dict[str, str]:
         """Returns the environment variable that `given` reads."""

@@ -31,8 +31,8 @@ from transformers import (
     TokenClassificationPipeline,
 )
 
-from benchmarks.serving.peers.grpc_server import started_server
 from benchmarks.serving.peers.options import given
+from benchmarks.serving.peers.plain import Answer, started_server
 
 Json = dict[str, Any]
 Texts = Callable[[str], list[Json]]
@@ -41,23 +41,14 @@ Texts = Callable[[str], list[Json]]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint's folder holds.
+    """What a checkpoint's folder holds."""
 
-    Attributes:
-        config: The encoder's.
-        weights: Of encoder and heads, by name.
-        tokenizer: The tokenizer, with the longest row and the special tokens.
-        tasks: As in checkpoint.json.
-        overlap: Tokens that neighbouring windows share.
-        models: Those made so far, by task.
-    """
-
-    config: PretrainedConfig
-    weights: Mapping[str, Tensor]
+    config: PretrainedConfig  # the encoder's
+    weights: Mapping[str, Tensor]  # of encoder and heads, by name
     tokenizer: PreTrainedTokenizerFast
-    tasks: tuple[Json, ...]
-    overlap: int
-    models: dict[str, BertPreTrainedModel] = field(default_factory=dict)
+    tasks: tuple[Json, ...]  # as in checkpoint.json
+    overlap: int  # tokens that neighbouring windows share
+    models: dict[str, BertPreTrainedModel] = field(default_factory=dict)  # made so far, by task
 
 
 def open_run(folder: Path) -> Trained:
@@ -72,14 +63,12 @@ def open_run(folder: Path) -> Trained:
     config = AutoConfig.from_pretrained(folder)
     if config.model_type != "bert":
         raise ValueError(f"the pipelines are written for BERT, not for {config.model_type!r}")
+    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]"}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),
         model_max_length=meta["config"]["rows"]["max_length"],
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **{f"{name}_token": token for name, token in special.items()},
     )
     weights = load_file(folder / "model.safetensors")
     overlap = meta["config"]["rows"]["overlap"]
@@ -102,9 +91,7 @@ class Tags(TokenClassificationPipeline):  # type: ignore[misc]  # transformers h
         return [{"entity_group": one["entity"], **one} for one in entities]
 
 
-def _model(
-    trained: Trained, task: Json, kind: type[BertPreTrainedModel], head: str
-) -> BertPreTrainedModel:
+def _model(trained: Trained, task: Json, kind: Any, head: str) -> BertPreTrainedModel:
     """Returns a stock model with the checkpoint's encoder, and a task's weights as its head.
 
     It is made once: pipelines of a task share it.
@@ -117,8 +104,7 @@ def _model(
     model = kind(config)
     if getattr(model.bert, "pooler", None) is not None:
         model.bert.pooler = FirstToken()
-    own = f"heads.task_{task['name']}.linear."
-    places = {"encoder.": "bert.", own: f"{head}."}
+    places = {"encoder.": "bert.", f"heads.task_{task['name']}.linear.": f"{head}."}
     weights = {
         place + name.removeprefix(prefix): value
         for name, value in trained.weights.items()
@@ -144,8 +130,7 @@ def labeller(trained: Trained, task: Json) -> Texts:
     def find(text: str) -> list[Json]:
         return [
             {
-                "start": one["start"],
-                "end": one["end"],
+                **{name: one[name] for name in ("start", "end")},
                 "text": text[one["start"] : one["end"]],
                 "label": one["entity_group"],
                 "score": float(one["score"]),
@@ -176,8 +161,7 @@ def classifier(trained: Trained, task: Json) -> Texts:
 
 def answerer(trained: Trained, task: Json) -> Callable[[str, str], list[Json]]:
     """Returns what answers a question about a text, in windows where the text is long."""
-    options = task["options"]
-    longest = trained.tokenizer.model_max_length
+    options, longest = task["options"], trained.tokenizer.model_max_length
     run = QuestionAnsweringPipeline(
         model=_model(trained, task, BertForQuestionAnswering, "qa_outputs"),
         tokenizer=trained.tokenizer,
@@ -193,64 +177,59 @@ def answerer(trained: Trained, task: Json) -> Callable[[str, str], list[Json]]:
     def answer(question: str, text: str) -> list[Json]:
         found = run(question=question, context=text)
         found = [found] if isinstance(found, dict) else found
-        return [
-            {"start": one["start"], "end": one["end"], "text": one["answer"], "score": one["score"]}
-            for one in found
-            if one["answer"]
-        ]
+        names = {"start": "start", "end": "end", "text": "answer", "score": "score"}
+        return [{to: one[name] for to, name in names.items()} for one in found if one["answer"]]
 
     return answer
 
 
-class Pipelines:
-    """All tasks of a checkpoint but those that read pairs of texts; for one thread at a time."""
+def pipelines(trained: Trained) -> Answer:
+    """Returns what answers documents, for one thread at a time.
 
-    def __init__(self, trained: Trained) -> None:
-        makers = {"token-classification": labeller, "text-classification": classifier}
-        self._texts = {
-            task["name"]: makers[task["kind"]](trained, task)
-            for task in trained.tasks
-            if task["kind"] in makers and not task["options"].get("pair")
-        }
-        self._questions = {
-            task["name"]: answerer(trained, task)
-            for task in trained.tasks
-            if task["kind"] == "question-answering"
-        }
+    All tasks of the checkpoint take part but those that read pairs of texts. The tokenizer is its
+    own: two threads cannot use one, which then raises "Already borrowed".
+    """
+    trained = replace(trained, tokenizer=copy.deepcopy(trained.tokenizer))
+    makers = {"token-classification": labeller, "text-classification": classifier}
+    texts = {
+        task["name"]: makers[task["kind"]](trained, task)
+        for task in trained.tasks
+        if task["kind"] in makers and not task["options"].get("pair")
+    }
+    questions = {
+        task["name"]: answerer(trained, task)
+        for task in trained.tasks
+        if task["kind"] == "question-answering"
+    }
 
-    def answer(self, document: Mapping[str, Any]) -> Json:
-        """Returns the result of a document, in the form of the other peers."""
+    def answer(document: Mapping[str, Any]) -> Json:
         text = document["text"]
         return {
             "text": text,
-            "tasks": {name: self._texts[name](text) for name in document["tasks"]},
+            "tasks": {name: texts[name](text) for name in document["tasks"]},
             "questions": [
-                one | {"answers": self._questions[one["task"]](one["question"], text)}
+                one | {"answers": questions[one["task"]](one["question"], text)}
                 for one in document["questions"]
             ],
         }
 
+    return answer
 
-class Idle:
-    """Pipelines for several threads, on the same models.
 
-    Each set has a tokenizer of its own: two threads cannot use one, which then raises "Already
-    borrowed".
-    """
+def pooled(trained: Trained, threads: int) -> Answer:
+    """Returns what answers documents on several threads, with pipelines that nobody else uses."""
+    waiting: SimpleQueue[Answer] = SimpleQueue()
+    for _ in range(threads):
+        waiting.put(pipelines(trained))
 
-    def __init__(self, trained: Trained, threads: int) -> None:
-        self._waiting: SimpleQueue[Pipelines] = SimpleQueue()
-        for _ in range(threads):
-            own = replace(trained, tokenizer=copy.deepcopy(trained.tokenizer))
-            self._waiting.put(Pipelines(own))
-
-    def answer(self, document: Mapping[str, Any]) -> Json:
-        """Returns the result of a document, from pipelines that nobody else uses meanwhile."""
-        pipelines = self._waiting.get()
+    def answer(document: Mapping[str, Any]) -> Mapping[str, Any]:
+        own = waiting.get()
         try:
-            return pipelines.answer(document)
+            return own(document)
         finally:
-            self._waiting.put(pipelines)
+            waiting.put(own)
+
+    return answer
 
 
 def main() -> None:
@@ -258,8 +237,9 @@ def main() -> None:
     options = given()
     assert options.run is not None
     torch.set_num_threads(options.setting.threads)
-    idle = Idle(open_run(Path(options.run)), options.setting.workers)
-    server = started_server(idle.answer, options.port, options.setting.workers)
+    workers = options.setting.workers
+    answer = pooled(open_run(Path(options.run)), workers)
+    server = started_server(answer, options.port, workers)
     server.wait_for_termination()
 
 

@@ -32,10 +32,7 @@ def main() -> None:
 
     triton = Triton(
         config=TritonConfig(
-            http_address="127.0.0.1",
-            http_port=options.port,
-            allow_grpc=False,
-            allow_metrics=False,
+            http_address="127.0.0.1", http_port=options.port, allow_grpc=False, allow_metrics=False
         )
     )
     with triton:

@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.serving.peers.answers import Likeness, same, shared
 from benchmarks.serving.peers.environment import ROOT, ours, python_of
-from benchmarks.serving.peers.grpc_server import METHOD
 from benchmarks.serving.peers.options import Options, Setting
+from benchmarks.serving.peers.plain import METHOD
 from benchmarks.serving.targets import FanOutTarget, GrpcTarget, HttpTarget, Target, joined, parted
 
 Body = dict[str, Any]
@@ -40,17 +40,12 @@ def _single(threads: int) -> Sequence[Setting]:
 
 @dataclass(frozen=True)
 class Wire:
-    """How a peer wants a document, and gives a result.
+    """How a peer wants a document, and gives a result."""
 
-    Attributes:
-        target: Where its calls go.
-        request: A document, as `work.to_json` has it, to the bytes of a request.
-        result: The bytes of a reply to a result.
-    """
-
-    target: Callable[[Options], Target]
+    target: Callable[[Options], Target]  # where its calls go
+    # A document, as `work.to_json` has it, to the bytes of a request.
     request: Callable[[Body], bytes]
-    result: Callable[[bytes], Body]
+    result: Callable[[bytes], Body]  # the bytes of a reply to a result
 
 
 def _grpc(port: int) -> Target:
@@ -96,18 +91,15 @@ def _by_task(document: Body) -> bytes:
     """Returns a request to the server of each task that a document asks for."""
     asked = document["questions"]
     names = dict.fromkeys((*document["tasks"], *(one["task"] for one in asked)))
-    return joined(
-        {
-            name: _write(
-                {
-                    "text": document["text"],
-                    "tasks": [one for one in document["tasks"] if one == name],
-                    "questions": [one for one in asked if one["task"] == name],
-                }
-            )
-            for name in names
+    parts = {
+        name: {
+            "text": document["text"],
+            "tasks": [one for one in document["tasks"] if one == name],
+            "questions": [one for one in asked if one["task"] == name],
         }
-    )
+        for name in names
+    }
+    return joined({name: _write(part) for name, part in parts.items()})
 
 
 def _together(reply: bytes) -> Body:
@@ -122,30 +114,17 @@ def _together(reply: bytes) -> Body:
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to serve the model.
-
-    Attributes:
-        name: What it is called.
-        about: What it is, in a line.
-        module: What runs it, below `benchmarks.serving.peers`.
-        requirements: What pip installs for it, its own package first; none if Trunkline's own
-            environment has it.
-        wire: How it is talked to.
-        settings: What it may choose from.
-        batches: Whether it batches.
-        likeness: How its results are compared with the model's.
-        needs_run: Whether it needs the checkpoint that the bundle was made of.
-    """
+    """A way to serve the model."""
 
     name: str
     about: str
-    module: str
-    requirements: tuple[str, ...]
+    module: str  # what runs it, below `benchmarks.serving.peers`
+    requirements: tuple[str, ...]  # for pip, its own package first; none if ours will do
     wire: Wire
-    settings: Settings = _batched
+    settings: Settings = _batched  # what it may choose from
     batches: bool = True
-    likeness: Likeness = same
-    needs_run: bool = False
+    likeness: Likeness = same  # how its results are compared with the model's
+    needs_run: bool = False  # whether it needs the checkpoint that the bundle was made of
 
     def python(self) -> str:
         """Returns the Python that runs it, and builds its environment if need be.
@@ -172,68 +151,57 @@ class Peer:
             return None
         package = re.split(r"[\[<=>]", self.requirements[0])[0]
         code = f"from importlib.metadata import version; print(version({package!r}))"
-        done = subprocess.run(
-            [self.python(), "-c", code], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        command = [self.python(), "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _single_peer(name: str, about: str, wire: Wire, *needs: str, **more: Any) -> Peer:
+    """Returns a peer that does not batch."""
+    module = name.replace("-", "_")
+    return Peer(name, about, module, needs, wire, _single, batches=False, **more)
+
+
+def _batching_peer(name: str, about: str, wire: Wire, *needs: str) -> Peer:
+    return Peer(name, about, f"{name}_peer", needs, wire)
 
 
 _PLAIN = Wire(lambda options: _grpc(options.port), _write, _read)
 _ALL = (
-    Peer(
+    _single_peer(
         "plain",
         "a gRPC server that runs the padded graph for one request at a time, without batching",
-        "plain",
-        (),
         _PLAIN,
-        _single,
-        batches=False,
     ),
-    Peer(
-        "litserve",
-        "LitServe with its batching",
-        "litserve_peer",
-        ("litserve==0.2.19",),
-        _json("/predict"),
-    ),
-    Peer(
+    _batching_peer("litserve", "LitServe with its batching", _json("/predict"), "litserve==0.2.19"),
+    # Its workers ask uvloop for a loop that newer ones no longer make.
+    _batching_peer(
         "mlserver",
         "MLServer with its adaptive batching",
-        "mlserver_peer",
-        # Its workers ask uvloop for a loop that newer ones no longer make.
-        ("mlserver==1.7.1", "uvloop<0.22"),
         _open_inference([1]),
+        *("mlserver==1.7.1", "uvloop<0.22"),
     ),
-    Peer("mosec", "mosec with its batching", "mosec_peer", ("mosec==0.9.8",), _json("/inference")),
-    Peer(
+    _batching_peer("mosec", "mosec with its batching", _json("/inference"), "mosec==0.9.8"),
+    # The newest one that this system's C library can run; its strings break with numpy 2.
+    _batching_peer(
         "pytriton",
         "Triton with its dynamic batcher",
-        "pytriton_peer",
-        # The newest one that this system's C library can run; its strings break with numpy 2.
-        ("nvidia-pytriton>=0.5.7", "numpy<2"),
         _open_inference([1, 1]),
+        *("nvidia-pytriton>=0.5.7", "numpy<2"),
     ),
-    Peer("ray", "Ray Serve with its batching", "ray_peer", ("ray[serve]==2.60.0",), _json("/")),
-    Peer(
+    _batching_peer("ray", "Ray Serve with its batching", _json("/"), "ray[serve]==2.60.0"),
+    # The last release that answers questions; it does not take the newest tokenizers.
+    _single_peer(
         "pipelines",
         "Hugging Face pipelines in torch, a model per task (needs --run)",
-        "pipelines",
-        # The last release that answers questions; it does not take the newest tokenizers.
-        ("transformers==4.57.6", ours("torch"), "grpcio", "tokenizers<0.23.1"),
         _PLAIN,
-        _single,
-        batches=False,
+        *("transformers==4.57.6", ours("torch"), "grpcio", "tokenizers<0.23.1"),
         likeness=shared,
         needs_run=True,
     ),
-    Peer(
+    _single_peer(
         "one-per-task",
         "a plain server per task, all asked at once",
-        "one_per_task",
-        (),
         Wire(_to_all, _by_task, _together),
-        _single,
-        batches=False,
     ),
 )
 PEERS = {peer.name: peer for peer in _ALL}

@@ -1,16 +1,13 @@
-"""Turns of the curves, and what those at one point amount to."""
+"""What all turns of a contender at one point of a curve amount to, as JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.serving.latencies import Latencies
-from benchmarks.serving.load import Report
-from trunkline_serve.bench.rounds import MOST_STOLEN
-from trunkline_serve.observe.scrape import Change
+from benchmarks.serving.contenders import Turn
+from benchmarks.serving.load import Latencies, Report
 
 X = int | float | str
 _MILLION = 1e6
@@ -19,52 +16,11 @@ _MS = 1000.0
 _STAGES = {"queue": "queue", "tokenise": "encode", "compute": "compute", "decode": "decode"}
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One turn of one side.
-
-    Attributes:
-        report: Of the load generators.
-        server_cpu_seconds: CPU time of the server, warm-up included.
-        stolen: Share of CPU time stolen.
-        told: What the server's own metrics grew by; None of a server without.
-        more: What else the point says, e.g. the offered rate.
-    """
-
-    report: Report
-    server_cpu_seconds: float
-    stolen: float
-    told: Mapping[str, float] | None = None
-    more: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> bool:
-        """Whether the machine was ours."""
-        return self.stolen <= MOST_STOLEN
-
-
-def told(change: Change) -> Counter[str]:
-    """Returns the sums of a server's metrics between two readings."""
-    stages = change.counts("trunkline_stage_seconds_sum", "stage")
-    found = Counter({f"{stage} seconds": value for (stage,), value in stages.items()})
-    for name, metric in {
-        "batches": "batch_fill_count",
-        "fill": "batch_fill_sum",
-        "sharing": "batch_calls_sum",
-        "tokens": "tokens_total",
-        "computed": "computed_tokens_total",
-    }.items():
-        found[name] = change.count(f"trunkline_{metric}")  # type: ignore[assignment]
-    calls = change.counts("trunkline_stage_seconds_count", "stage")
-    found["calls"] = calls.get(("total",), 0.0)  # type: ignore[assignment]
-    return found
-
-
-def point(side: str, x: X, turns: Sequence[Turn], price: float | None) -> dict[str, Any]:
-    """Returns the JSON form of all turns of a side at one x; see `benchmarks.serving.curves`.
+def point(name: str, x: X, turns: Sequence[Turn], price: float | None) -> dict[str, Any]:
+    """Returns the JSON form of all turns of a contender at one x; see docs/performance.md.
 
     Args:
-        side: The side's name.
+        name: The contender's name.
         x: Where on the curve.
         turns: At least one.
         price: Of an hour of a CPU; None for none.
@@ -72,9 +28,9 @@ def point(side: str, x: X, turns: Sequence[Turn], price: float | None) -> dict[s
     good = [turn for turn in turns if turn.counts]
     used = good or turns
     report = _whole(used)
-    cpu = sum(turn.server_cpu_seconds for turn in used)
+    cpu = sum(turn.server_cpu_seconds or 0.0 for turn in used)
     return {
-        "side": side,
+        "side": name,
         "x": x,
         "counts": bool(good),
         "turns": [_turn(one) for one in turns],
@@ -93,13 +49,13 @@ def point(side: str, x: X, turns: Sequence[Turn], price: float | None) -> dict[s
     }
 
 
-def length_points(side: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def length_points(name: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Returns a point for each group of requests; of those figures that a group has."""
     good = [turn for turn in turns if turn.counts]
     report = _whole(good or turns)
     return [
         {
-            "side": side,
+            "side": name,
             "x": group,
             "counts": bool(good),
             "turns": [_turn(one) for one in turns],
@@ -140,10 +96,8 @@ def _cost(report: Report, cpu: float, price: float | None) -> dict[str, float | 
     documents = report.all_answered * report.documents
     if not documents or not report.all_tokens:
         return None
-    each = {
-        "requests": cpu / documents * _MILLION,
-        "tokens": cpu / report.all_tokens * _MILLION,
-    }
+    counted = {"requests": documents, "tokens": report.all_tokens}
+    each = {name: cpu / count * _MILLION for name, count in counted.items()}
     money = {
         f"money_per_million_{name}": None if price is None else round(value / _HOUR * price, 6)
         for name, value in each.items()
@@ -164,7 +118,7 @@ def _server(turns: Sequence[Turn], report: Report) -> dict[str, Any]:
     """Returns stages and batches by the server's own metrics, None without."""
     sums: Counter[str] = Counter()
     for turn in turns:
-        sums.update(turn.told or {})
+        sums.update(turn.server_sums or {})
     return {
         "stages": _stages(sums, report.accepted.mean_ms()) if sums["calls"] else None,
         "batches": _batches(sums) if sums["batches"] else None,
