@@ -229,7 +229,7 @@ def open_bundle(path: Path | str) -> Bundle:
         BundleError: Something is missing, altered or of another version; names the file.
     """
     folder = bundle_folder(path)
-    return read_steadily(folder, lambda: _open(folder))
+    return read_steadily(folder, lambda: _opened(folder))
 
 
 def bundle_folder(path: Path | str) -> Path:
@@ -241,6 +241,14 @@ def bundle_folder(path: Path | str) -> Path:
     if not isinstance(path, str | Path) or not str(path):
         raise BundleError("bundle", f"expected a folder, got {path!r}", "name the bundle's folder")
     return Path(path)
+
+
+def _opened(folder: Path) -> Bundle:
+    try:
+        return _open(folder)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise BundleError(error.filename or folder, reason, "check it, and try again") from error
 
 
 def _open(folder: Path) -> Bundle:
@@ -305,7 +313,7 @@ def _no_bundle(folder: Path) -> BundleError:
 def _read_manifest(file: Path) -> Manifest:
     try:
         data = json.loads(read_edited(file))
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(file, f"cannot be read: {error}", _REBUILD) from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:

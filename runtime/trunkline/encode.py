@@ -154,6 +154,9 @@ class _Template:
         return sum(len(ids) for ids in self.ids)
 
 
+_MOST_IDS = 1 << 24
+
+
 class TextEncoder:
     """Tokenises texts and cuts them into rows.
 
@@ -162,12 +165,21 @@ class TextEncoder:
         max_length: Longest row, special tokens included.
         overlap: Tokens that neighbouring windows share.
 
+    Attributes:
+        ids: Vocabulary ids are below that.
+        max_length, overlap: As given.
+
     Raises:
         Uncovered: The tokenizer leaves out a character of a paragraph that is tried.
-        ValueError: The overlap does not fit the rows, or special tokens stand inside texts.
+        ValueError: The overlap does not fit the rows, special tokens stand inside texts, or a
+            vocabulary id is too large.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, overlap: int) -> None:
+        # Here, while it is loaded: it takes long where there are very many.
+        self.ids = max(tokenizer.get_vocab().values(), default=-1) + 1
+        if self.ids > _MOST_IDS:  # the library counts up to the last one whenever it writes them
+            raise ValueError(f"its vocabulary has the id {self.ids - 1}, of at most {_MOST_IDS}")
         # A copy: the settings below must not leak into the caller's object.
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_truncation()
@@ -199,6 +211,10 @@ class TextEncoder:
 
     def to_json(self) -> str:
         """Returns the `tokenizer.json` text, without truncation and padding."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
         described = Tokenizer.from_str(self._tokenizer.to_str())
         described.post_processor = self._last
         return str(described.to_str(pretty=True))

@@ -10,7 +10,7 @@ from typing import Any
 
 from trunkline.annotations import DocumentResult
 from trunkline.documents import Document, Question
-from trunkline.errors import BundleError
+from trunkline.errors import BundleError, InvalidInput, NotFound
 from trunkline.pipeline import Pipeline
 from trunkline.structure import parse
 
@@ -39,7 +39,10 @@ def check_golden(path: Path, pipeline: Pipeline, most: int | None = None) -> int
     lines = path.read_text(encoding="utf-8").split("\n")  # other line ends may stand in a text
     given = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line][:most]
     expected = [_read(place, line) for place, line in given]
-    results = pipeline.analyze([document for document, _ in expected])
+    try:
+        results = pipeline.analyze([document for document, _ in expected])
+    except (InvalidInput, NotFound) as error:
+        raise BundleError(path, f"does not fit the model: {error}", "export it again") from None
     for (place, _), (_, want), got in zip(given, expected, results, strict=True):
         difference = _difference(want, got.to_dict(), "")
         if difference:

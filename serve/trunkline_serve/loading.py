@@ -19,7 +19,6 @@ from trunkline.bundle import MANIFEST
 from trunkline.cpu import available_cpus
 from trunkline.device import CudaOptions, parse_devices
 from trunkline.errors import (
-    BundleError,
     InvalidInput,
     NotFound,
     TrunklineError,
@@ -112,6 +111,7 @@ class Loader:
         self._turn = asyncio.Lock()
         self._seen: dict[Path, _Stamp] = {}
         self._moving: dict[Path, _Stamp] = {}
+        self._told: dict[Path, tuple[_Stamp, str]] = {}
         self._forgetting: set[asyncio.Task[None]] = set()
 
     async def load(self, bundle: str, replace: bool) -> ModelId:
@@ -130,7 +130,7 @@ class Loader:
         try:
             async with self._turn:
                 loaded, gone = self._serve(await self._opened(path), replace)
-        except BundleError as error:
+        except TrunklineError as error:  # of the bundle, of its model, or of the device
             raise InvalidInput("bundle", str(error)) from None
         await self._gone(gone)
         return loaded
@@ -202,9 +202,18 @@ class Loader:
             try:
                 await self._take_in(path)
             except TrunklineError as error:
-                _log.error("not loaded: %s", error)
+                self._refuse(path, error)
             except Exception:  # the others are to be served all the same
                 _log.exception("not loaded: %s", path)
+
+    def _refuse(self, path: Path, error: TrunklineError) -> None:
+        """Tells why a bundle is not served, once."""
+        told = self._seen[path], str(error)
+        if self._told.get(path) != told:
+            _log.error("not loaded: %s", error)
+            self._told[path] = told
+        if isinstance(error.__cause__, OSError):  # e.g. no descriptor is left; it may be good
+            del self._seen[path]
 
     async def _take_in(self, path: Path) -> None:
         """Serves a bundle that was found, unless a newer version is served."""

@@ -125,6 +125,13 @@ def golden(change: Callable[[dict[str, Any]], object]) -> Spoil:
     return fitting(spoil)
 
 
+def spread_the_vocabulary(folder: Path) -> None:
+    tokenizer = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["rome"] = 2**32 - 1
+    (folder / TOKENIZER).write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
 def lose_an_output(folder: Path) -> None:
     graph = onnx.load(folder / GRAPH)
     (lost,) = (one for one in graph.graph.output if one.name == "pos.logits")
@@ -295,6 +302,21 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
         fitting(shift_weights),
         f"{GOLDEN}:1",
         "self-test failed at tasks.ner",
+    ),
+    "an id of the vocabulary is huge": (
+        fitting(spread_the_vocabulary),
+        TOKENIZER,
+        "its vocabulary has the id 4294967295",
+    ),
+    "a name of a file is too long": (
+        setting("files", "x" * 300, to="0"),
+        "x" * 300,
+        "cannot be read: File name too long",
+    ),
+    "a golden task is unknown": (
+        golden(lambda result: result["tasks"].update(weather=[])),
+        GOLDEN,
+        "does not fit the model: unknown task 'weather'",
     ),
     "a golden score differs": (
         golden(shift_score),

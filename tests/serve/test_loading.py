@@ -1,5 +1,6 @@
 """Models that come and go while a server has work."""
 
+import errno
 import gc
 import logging
 import os
@@ -30,7 +31,7 @@ from tests.faults.serving.versions import reversioned, write_apart
 from tests.serve.hosting import PATIENCE, Hosted, Loop, wait_for
 from tests.tiny import build_tiny_bundle
 from trunkline.bundle import MANIFEST, written_bundle
-from trunkline.errors import InvalidInput
+from trunkline.errors import InvalidInput, RuntimeFault
 from trunkline.v1 import model_service_pb2 as pb
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
 from trunkline_serve import loading
@@ -518,6 +519,43 @@ def test_the_watch_outlives_what_it_cannot_read(
     wait_for(lambda: len(told(caplog, "not loaded")) == 2)
     faults.copy(2, folder, "third")
     wait_for(lambda: versions(models) == [("tiny", 3)])
+
+
+def test_a_bundle_that_could_not_be_read_just_then_is_served_later(
+    *,
+    faults: FaultFixture,
+    watching: Hosted,
+    folder: Path,
+    models: Models,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_descriptor(path: Path) -> str:
+        tries.append(path)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    tries: list[Path] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("trunkline.bundle.sha256_of", no_descriptor)
+        faults.copy(1, folder, "next")
+        wait_for(lambda: len(tries) > 1)
+    wait_for(lambda: versions(models) == [("tiny", 2)])
+    (line,) = told(caplog, "not loaded")
+    assert "cannot be read: Too many open files" in line
+
+
+def test_a_model_that_cannot_compute_is_refused_with_the_reason(
+    host: Loop, bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> int:
+        raise RuntimeFault("onnxruntime failed: it is broken")
+
+    shutil.copytree(bundle, folder / "next")
+    with host.serving([], folder=str(folder)) as hosted, channel_to(hosted.address) as channel:
+        monkeypatch.setattr(trunkline.Model, "self_test", broken)
+        error = refusal(lambda: load(ModelServiceStub(channel), "next"))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == "bundle: onnxruntime failed: it is broken"
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ async def compute(line: Line, folder: Folder, settings: Settings, *, again: bool
         registry = Registry()
         for model in models:
             registry.add(model)
-        loader = Loader(registry, settings, lambda path: open_for_serving(path, settings))
+        loader = Loader(registry, settings, lambda path: _open(path, settings))
         stack.callback(loader.close)
         loader.skip(model.bundle.path for model in models)
         registry.on_change(lambda: _keep(folder, registry))
@@ -98,12 +98,19 @@ def _open_all(bundles: Sequence[Path], settings: Settings, again: bool) -> list[
     models = []
     for bundle in bundles:
         try:
-            models.append(open_for_serving(bundle, settings))
+            models.append(_open(bundle, settings))
         except TrunklineError as error:
             if not again:
                 raise
             _log.error("served no longer: %s", error)
     return models
+
+
+def _open(bundle: Path, settings: Settings) -> Model:
+    """Loads a bundle, and what fronts are sent of its tokenizer, which takes long to write."""
+    model = open_for_serving(bundle, settings)
+    model.pipeline.encoder.to_json()
+    return model
 
 
 def _keep(folder: Folder, registry: Registry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
@@ -40,56 +39,48 @@ class Catalogue:
         self._engine = engine
         self._known: WeakKeyDictionary[Served, tuple[TextModel, TensorModel]] = WeakKeyDictionary()
 
-    async def find(self, name: str, version: int) -> Answering:
+    def find(self, name: str, version: int) -> Answering:
         """Returns a model by one of its names; version 0 is the newest.
-
-        Nothing else has run on the event loop between its being found and this returning.
 
         Raises:
             InvalidInput: The name is empty and there are several models.
             NotFound: There is no such model or version.
         """
-        models = self._engine.models
-        while True:
-            tensors = name.endswith(TENSORS)  # no model is called so
-            served = models.find(name.removesuffix(TENSORS) if tensors else name, version)
-            if served in self._known:
-                return self._known[served][tensors]
-            await self._learn(served)
+        tensors = name.endswith(TENSORS)  # no model is called so
+        served = self._engine.models.find(name.removesuffix(TENSORS) if tensors else name, version)
+        return self._both(served)[tensors]
 
-    async def versions(self, name: str, version: int) -> list[Answering]:
+    def versions(self, name: str, version: int) -> list[Answering]:
         """Returns the served versions of a model by one of its names; 0 stands for all.
 
         Raises:
             InvalidInput: As `find`.
             NotFound: As `find`.
         """
-        one = await self.find(name, version)
-        return [one] if version else [other for other in await self.all() if other.name == one.name]
+        one = self.find(name, version)
+        return [one] if version else [other for other in self.all() if other.name == one.name]
 
-    async def all(self) -> Sequence[Answering]:
+    def all(self) -> Sequence[Answering]:
         """Returns all models by all their names, sorted by name, then version."""
-        for served in self._engine.models.all():
-            await self._learn(served)
-        served_now = [one for one in self._engine.models.all() if one in self._known]
         return sorted(
-            (one for served in served_now for one in self._known[served]),
+            (one for served in self._engine.models.all() for one in self._both(served)),
             key=lambda one: (one.name, one.version),
         )
 
-    async def ready(self, name: str, version: int) -> bool:
+    def ready(self, name: str, version: int) -> bool:
         """Tells if a model would answer."""
         try:
-            await self.find(name, version)
+            self.find(name, version)
         except NotFound:
             return False
         return not self._engine.draining
 
-    async def _learn(self, served: Served) -> None:
-        if served in self._known:
-            return
-        bounds = await asyncio.to_thread(bounds_of, served.model.pipeline.encoder)
-        self._known[served] = (
-            TextModel(self._engine, served),
-            TensorModel(self._engine, served, bounds),
-        )
+    def _both(self, served: Served) -> tuple[TextModel, TensorModel]:
+        """Returns a model by its own name, and for tensors."""
+        if served not in self._known:
+            bounds = bounds_of(served.model.pipeline.encoder)
+            self._known[served] = (
+                TextModel(self._engine, served),
+                TensorModel(self._engine, served, bounds),
+            )
+        return self._known[served]

@@ -75,7 +75,7 @@ class InferenceServicer:
     ) -> pb.ModelReadyResponse:
         """Tells if a model would answer."""
         version = version_of(request.version, "version")
-        return pb.ModelReadyResponse(ready=await self._models.ready(request.name, version))
+        return pb.ModelReadyResponse(ready=self._models.ready(request.name, version))
 
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: Context
@@ -88,15 +88,15 @@ class InferenceServicer:
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         """Describes what a model takes and gives."""
-        model = await self._models.find(request.name, version_of(request.version, "version"))
-        return metadata_to_pb(model, await self._models.versions(model.name, 0))
+        model = self._models.find(request.name, version_of(request.version, "version"))
+        return metadata_to_pb(model, self._models.versions(model.name, 0))
 
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: Context
     ) -> pb.ModelConfigResponse:
         """Describes a model as Triton would have it configured."""
-        model = await self._models.find(request.name, version_of(request.version, "version"))
-        versions = await self._models.versions(model.name, 0)
+        model = self._models.find(request.name, version_of(request.version, "version"))
+        versions = self._models.versions(model.name, 0)
         most = self._engine.settings.limits.max_documents
         return pb.ModelConfigResponse(config=config_to_pb(model, versions, most))
 
@@ -106,9 +106,9 @@ class InferenceServicer:
         """Tells how often models were asked."""
         version = version_of(request.version, "version")
         if request.name:
-            models = await self._models.versions(request.name, version)
+            models = self._models.versions(request.name, version)
         else:
-            models = [one for one in await self._models.all() if version in (0, one.version)]
+            models = [one for one in self._models.all() if version in (0, one.version)]
         counted = [self._statistics.of(one.name, one.version) for one in models]
         return pb.ModelStatisticsResponse(model_stats=counted)
 
@@ -117,7 +117,7 @@ class InferenceServicer:
     ) -> pb.RepositoryIndexResponse:
         """Lists the models."""
         response = pb.RepositoryIndexResponse()
-        for one in await self._models.all():
+        for one in self._models.all():
             response.models.add(name=one.name, version=str(one.version), state="READY")
         return response
 
@@ -147,7 +147,7 @@ class InferenceServicer:
     ) -> pb.ModelInferResponse:
         begin = perf_counter_ns()
         version = version_of(request.model_version, "model_version")
-        model = await self._models.find(request.model_name, version)
+        model = self._models.find(request.model_name, version)
         try:
             return await _answered(model, request, _earlier(deadline, request))
         except Exception:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from trunkline.encode import Row, TextEncoder, bare_row
 from trunkline.errors import InvalidInput
@@ -43,12 +42,11 @@ class Bounds:
 
 
 def bounds_of(encoder: TextEncoder) -> Bounds:
-    """Returns the bounds of what an encoder gives. Reads its whole vocabulary: not quick."""
-    vocabulary = Tokenizer.from_str(encoder.to_json()).get_vocab()
+    """Returns the bounds of what an encoder gives."""
     one = encoder.tokenize("a")
     (pair,) = encoder.rows(one, one)
     return Bounds(
-        ids=max(vocabulary.values()) + 1,
+        ids=encoder.ids,
         types=int(pair.token_type_ids.max()) + 1,
         length=encoder.max_length,
     )

@@ -45,6 +45,22 @@ def test_a_replaced_model_fails_no_request(
         assert [(one.name, one.version) for one in listed] == [("tiny", "2"), ("tiny.tensors", "2")]
 
 
+def test_the_first_request_does_not_read_the_vocabulary(
+    host: Loop, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trunkline.load(bundle, 1)
+
+    def read(*_: object) -> None:  # hundreds of thousands of words take a second, for everybody
+        raise AssertionError("the vocabulary was read")
+
+    with host.serving([model]) as hosted, grpc.insecure_channel(hosted.address) as channel:
+        for name in ("to_json", "from_file", "__init__"):
+            monkeypatch.setattr(f"trunkline.encode.TextEncoder.{name}", read)
+        stub = Stub(channel)
+        assert len(stub.RepositoryIndex(pb.RepositoryIndexRequest()).models) == 2
+        assert stub.ModelInfer(asking("Ada")).model_version == "1"
+
+
 def test_a_draining_server_is_alive_and_not_ready(host: Loop, model: Model) -> None:
     with host.serving([model]) as hosted, grpc.insecure_channel(hosted.address) as channel:
         stub = Stub(channel)
