@@ -19,6 +19,7 @@ from trunkline_serve.precedence import give_way
 from trunkline_serve.process import (
     end_process,
     quick_loop,
+    say_serving,
     set_up_interpreter,
     stop_on_signal,
 )
@@ -113,8 +114,7 @@ async def _serve(models: Sequence[Model], settings: Settings) -> None:
     try:
         stopped = stop_on_signal()
         address = await host.start()
-        for one in host.engine.models.ids():
-            print(f"serving {one.name} version {one.version} on {address}", flush=True)
+        say_serving(host.engine.models.ids(), address)
         notify.ready()
         await stopped.wait()
         notify.stopping()

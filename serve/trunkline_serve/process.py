@@ -8,10 +8,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from trunkline.terminal import discard
+from trunkline_serve.description import ModelId
 from trunkline_serve.heap import few_arenas
+
+_log = logging.getLogger("trunkline_serve")
 
 # A lane that is done must not wait long for the interpreter: Python's own 5 ms are half a batch.
 _SWITCH_SECONDS = 0.0005
@@ -44,6 +48,16 @@ def stop_on_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     return stopped
+
+
+def say_serving(models: Iterable[ModelId], address: str) -> None:
+    """Prints a line for each model. What cannot be printed, e.g. on a full disk, stops nothing."""
+    try:
+        for one in models:
+            print(f"serving {one.name} version {one.version} on {address}", flush=True)
+    except OSError as error:
+        discard(sys.stdout)
+        _log.warning("standard output cannot be written: %s", error.strerror)
 
 
 def end_process() -> NoReturn:

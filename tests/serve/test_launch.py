@@ -6,9 +6,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.serve.hosting import PATIENCE
+from tests.serve.hosting import PATIENCE, wait_for
 from trunkline.errors import Unavailable
 from trunkline_serve.launch import launched, serving
+
+FULL = Path("/dev/full")
 
 
 def test_a_server_that_dies_says_why_in_one_line(tmp_path: Path) -> None:
@@ -63,3 +65,17 @@ def test_a_server_that_does_not_end_is_killed_with_what_it_started(
         child = psutil.Process(int(log.read_text()))
     assert process.returncode == -signal.SIGKILL
     assert psutil.wait_procs([child], PATIENCE)[1] == []
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize("fronts", [0, 1])
+def test_a_server_whose_output_cannot_be_written_serves(
+    bundle: Path, tmp_path: Path, fronts: int
+) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "trunkline", "serve", str(bundle), "--port", "0"]
+    command += ["--threads", "1", "--fronts", str(fronts)]
+    with launched(command, log, out=FULL) as process:
+        wait_for(lambda: "output cannot be written: No space left" in log.read_text())
+        process.terminate()
+        assert process.wait(PATIENCE) == 0

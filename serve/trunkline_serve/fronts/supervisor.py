@@ -25,7 +25,7 @@ from trunkline_serve.description import ModelId
 from trunkline_serve.fronts.address import Port
 from trunkline_serve.fronts.child import FAILED, READY, STOP, Folder
 from trunkline_serve.fronts.failure import unpack_error
-from trunkline_serve.process import stop_on_signal
+from trunkline_serve.process import say_serving, stop_on_signal
 from trunkline_serve.settings import Settings
 
 _log = logging.getLogger("trunkline_serve")
@@ -101,9 +101,7 @@ class _Family:
         await asyncio.gather(*(front.start() for front in self._fronts))
         host = self._listen.host
         host = f"[{host}]" if ":" in host else host
-        for one in models:
-            where = f"{host}:{self._listen.port}"
-            print(f"serving {one.name} version {one.version} on {where}", flush=True)
+        say_serving(models, f"{host}:{self._listen.port}")
         notify.ready()
         await asyncio.gather(*(child.keep() for child in (self._engine, *self._fronts)))
 

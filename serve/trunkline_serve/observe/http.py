@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -14,6 +15,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from trunkline.errors import ConfigError
 
 _log = logging.getLogger("trunkline_serve")
+_ACCEPT_AGAIN = 0.1  # seconds
 _PATIENCE = 5.0  # seconds to wait for a request, or for its reply to be read
 
 
@@ -57,6 +59,14 @@ class MetricsServer:
 
 
 class _Server(ThreadingWSGIServer):
+    def get_request(self) -> Any:
+        """Takes a connection. Where there is no descriptor for it, it waits and so do others."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_ACCEPT_AGAIN)
+            raise
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A reader that has gone, or never asked, is nothing to worry about."""
         _log.debug("a reader of metrics failed", exc_info=True)

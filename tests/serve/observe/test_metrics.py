@@ -1,5 +1,8 @@
+import errno
+import os
 import socket
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -225,3 +228,24 @@ def _text(address: Any) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE) as reply:
         text: str = reply.read().decode()
     return text
+
+
+def test_without_a_descriptor_metrics_wait_and_do_not_spin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_descriptor(_: object) -> None:
+        tries.append(0)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    tries: list[int] = []
+    server = MetricsServer(CollectorRegistry(), "127.0.0.1", 0)
+    try:
+        monkeypatch.setattr("socket.socket.accept", no_descriptor)
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), PATIENCE):
+            begin = time.monotonic()
+            wait_for(lambda: len(tries) > 2)
+            assert len(tries) <= 2 + (time.monotonic() - begin) / 0.1
+    finally:
+        monkeypatch.undo()
+        server.close()
