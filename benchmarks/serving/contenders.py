@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from benchmarks.family import cpu_seconds
-from benchmarks.serving.generators import Generators
-from benchmarks.serving.load import Closed, Loop, Order, Report
+from benchmarks.serving.load import Closed, Generators, Loop, Order, Report
 from benchmarks.serving.peers.answers import Likeness, same
 from benchmarks.serving.peers.options import Options, Setting
 from benchmarks.serving.peers.registry import Body, Peer
@@ -254,11 +253,7 @@ class Served:
         return self._requests[key]
 
     def check(self, expected: Sequence[Body], likeness: Likeness = same) -> float:
-        """Returns how alike answers are to those of a model in this process, on average.
-
-        Args:
-            expected: Results of the first documents of the bench's traffic.
-            likeness: Compares two results.
+        """Returns how alike the first answers are to a model's in this process, on average.
 
         Raises:
             ServerError: It does not answer; or so differently that it cannot be doing the same
@@ -296,12 +291,7 @@ def _sums(change: Change) -> dict[str, float]:
 
 @contextmanager
 def trunkline_served(bench: Bench, graph: str, *, metrics: bool = False) -> Iterator[Served]:
-    """Serves a graph of the bundle with `trunkline serve`.
-
-    Args:
-        bench: What contenders share.
-        graph: Name of the graph.
-        metrics: Whether turns have the sums of the server's own metrics.
+    """Serves a graph of the bundle with `trunkline serve`; with `metrics`, turns have its own sums.
 
     Raises:
         ServerError: The server does not start.

@@ -28,11 +28,7 @@ def bars(
 ) -> list[Bar]:
     """Returns all bars.
 
-    Args:
-        rounds: Those that count.
-        precisions: Of the graphs that were served, by name.
-        peers: Names of those that were asked for, also of those that failed.
-        pushed: The run at twice the maximum, if there was one.
+    Precisions are by graph, peers those that were asked for, also those that failed.
     """
     found = [bar for graph in precisions for bar in _own(rounds, graph)]
     for graph, precision in precisions.items():

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.generators import set_apart
+from benchmarks.serving.load import set_apart
 from benchmarks.serving.peers.registry import PEERS, described
 from trunkline import Model, load
 from trunkline.bundle import open_bundle

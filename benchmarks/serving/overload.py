@@ -38,15 +38,9 @@ def overload(
 ) -> Overload:
     """Measures a server at twice its maximum, again if too much CPU time was stolen.
 
-    Args:
-        served: The server.
-        seconds: Length of the run.
-        maximum_seconds: Length of the closed loop just before, which finds the maximum.
-        deadline: Seconds that each call may take; None gives twice the 99th percentile at the
-            maximum.
-
-    Returns:
-        The run; of several the one with least CPU time stolen.
+    A closed loop of `maximum_seconds` finds the maximum just before. Without a deadline (seconds)
+    calls get twice the 99th percentile at the maximum. Of several runs the one with least CPU time
+    stolen is returned.
     """
     runs: list[Overload] = []
     while not any(run["stolen"] <= MOST_STOLEN for run in runs) and len(runs) < _TRIES:

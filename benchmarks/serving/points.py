@@ -19,11 +19,7 @@ _STAGES = {"queue": "queue", "tokenise": "encode", "compute": "compute", "decode
 def point(name: str, x: X, turns: Sequence[Turn], price: float | None) -> dict[str, Any]:
     """Returns the JSON form of all turns of a contender at one x; see docs/performance.md.
 
-    Args:
-        name: The contender's name.
-        x: Where on the curve.
-        turns: At least one.
-        price: Of an hour of a CPU; None for none.
+    There is at least one turn. The price is that of an hour of a CPU.
     """
     good = [turn for turn in turns if turn.counts]
     used = good or turns

@@ -80,18 +80,7 @@ def started(
     log: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Starts a server, and stops it after the block.
-
-    Args:
-        name: What it is called.
-        target: Where its calls will go.
-        command: What starts it.
-        probe: A request; the server is ready once it answers it.
-        log: File for what it prints.
-        environment: Variables to set for it.
-
-    Yields:
-        The server, standing still.
+    """Starts a server, which stands still once it has answered `probe`; stops it after the block.
 
     Raises:
         ServerError: It did not start; has the last line that it printed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from benchmarks.serving.contenders import (
     trunkline_served,
 )
 from benchmarks.serving.load import Report
-from benchmarks.serving.peers.choose import choose
+from benchmarks.serving.peers.options import Setting
 from benchmarks.serving.peers.registry import PEERS, Peer
 from benchmarks.serving.processes import ServerError
 from trunkline import Model
@@ -31,6 +32,9 @@ from trunkline_serve.bench.rounds import Plan
 from trunkline_serve.bench.rounds import measure as measure_unloaded
 from trunkline_serve.bench.texts import SHORT
 from trunkline_serve.client.options import Options
+
+_ENOUGH = 100  # answers to judge a setting by
+_LONGEST = 4  # times the seconds asked for
 
 
 def measure(contender: Contender, load: Load, **more: float) -> Turn:
@@ -88,12 +92,7 @@ class Lineup:
             return None
 
     def round(self, load: Load, unloaded: Mapping[str, Model] | None = None) -> Round:
-        """Gives every contender a turn.
-
-        Args:
-            load: The same for all.
-            unloaded: Models, by the name of their server, whose unloaded calls are timed too.
-        """
+        """Gives every contender a turn; times unloaded calls beside models, by server's name."""
         found, before = Round(), cpu_times()
         for contender in self.running():
             turn = self.turn(contender, load)
@@ -119,14 +118,10 @@ def opened_lineup(
     *,
     metrics: bool = False,
 ) -> Iterator[Lineup]:
-    """Starts all servers, which stand still; each peer with the best of its settings.
+    """Starts a server for each model, by graph, and each peer with the best of its settings.
 
-    Args:
-        bench: What they share.
-        models: By graph; each is served, and its answers compared.
-        peers: Names of peers.
-        seconds: To try each setting of a peer.
-        metrics: Whether turns of Trunkline have the sums of its own metrics.
+    Settings are tried for some seconds each. With `metrics`, turns of Trunkline have the sums of
+    its own metrics.
 
     Raises:
         ServerError: Trunkline's own server does not start or answers wrongly.
@@ -158,6 +153,74 @@ def _add_peer(stack: ExitStack, lineup: Lineup, bench: Bench, peer: Peer, second
         lineup.contenders.append(stack.enter_context(peer_served(bench, peer, choice.setting)))
     except ServerError as error:
         lineup.failed[peer.name] = str(error)
+
+
+@dataclass
+class Choice:
+    """How a peer was set up."""
+
+    peer: Peer
+    probes: dict[Setting, Report] = field(default_factory=dict)  # what each setting did
+    same_answers: float = 0.0  # how alike its answers are to the model's, on average, from 0 to 1
+    version: str | None = None  # of its package
+    error: str | None = None  # why it does not take part, if it does not
+
+    @property
+    def setting(self) -> Setting:
+        """The setting that did most."""
+        return max(self.probes, key=lambda one: self.probes[one].tokens_per_second)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form."""
+        return {
+            "version": self.version,
+            "setting": str(self.setting) if self.probes else None,
+            "probes": {str(s): round(one.tokens_per_second, 1) for s, one in self.probes.items()},
+            "answers": {str(setting): one.answered for setting, one in self.probes.items()},
+            "same_answers": self.same_answers,
+            "error": self.error,
+        }
+
+
+def choose(bench: Bench, peer: Peer, seconds: float) -> Choice:
+    """Tries the settings of a peer, a turn of some seconds each.
+
+    The first error ends that: it is kept, and the peer takes no part.
+    """
+    choice = Choice(peer)
+    try:
+        choice.version = peer.version()
+        for setting in peer.settings(bench.threads):
+            with peer_served(bench, peer, setting) as served:
+                choice.same_answers = served.check(bench.expected, peer.likeness)
+                choice.probes[setting] = _probe(bench, served, seconds)
+    except ServerError as error:
+        choice.error = str(error)
+    _warn(choice)
+    return choice
+
+
+def _probe(bench: Bench, served: Served, seconds: float) -> Report:
+    """Puts a server under load until it has answered often enough, if that does not take long.
+
+    Raises:
+        ServerError: It answered nothing.
+    """
+    longest = _LONGEST * seconds
+    while (report := served.turn(bench.load(seconds)).report).answered < _ENOUGH:
+        if seconds >= longest:
+            break
+        seconds *= 2
+    if not report.answered:
+        raise ServerError(f"{served.name}: no answer in {seconds:g} s under load")
+    return report
+
+
+def _warn(choice: Choice) -> None:
+    least = min((one.answered for one in choice.probes.values()), default=_ENOUGH)
+    if least < _ENOUGH:
+        said = f"only {least} answers to judge a setting by: its choice means little"
+        print(f"{choice.peer.name}: {said}", file=sys.stderr, flush=True)
 
 
 def overhead_ms(served: Served, model: Model) -> float:

@@ -4,22 +4,118 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.serving.corpora import Corpus, Lengths, generated, read
 from trunkline import Document, Model, Question
 from trunkline.errors import ConfigError
 from trunkline.pipeline import Pipeline, Prepared
 from trunkline_serve.settings import Limits
+from trunkline_train.config import TaskConfig
+from trunkline_train.data.source import load_test
 
 _TOKENS, _ANSWERS = "token-classification", "question-answering"
 _SENTENCES = 0.75  # of all documents of the mix
 _QUESTIONS = 2  # most about a long text
-_WINDOWS = Lengths(2.5, 0.4, 2, 1000)  # of a long text; the server's limit cuts it before the last
 _BYTES = 4  # that a code point can have in UTF-8
 _SPECIAL = 2  # tokens around a text
+_WORDS = 2000  # to choose from, repeated ones included: as many again would take as long again
+_SENTENCE_FILE, _PARAGRAPH_FILE = "ner.test.conll", "qa.dev.json"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A log-normal distribution of lengths; what is beyond `least` and `most` is drawn in."""
+
+    median: float
+    sigma: float  # standard deviation of the logarithms
+    least: float
+    most: float
+
+    def draw(self, random: np.random.Generator) -> float:
+        """Returns a length."""
+        length = self.median * np.exp(self.sigma * random.standard_normal())
+        return float(np.clip(length, self.least, self.most))
+
+
+# In tokens of all-MiniLM-L6-v2, special ones not counted: medians, standard deviations of the
+# logarithms, and extremes of the sentences of CoNLL-2003's test set, and of the paragraphs and
+# questions of the 1,000 of SQuAD that experiments.prepare holds out.
+SENTENCES = Lengths(12, 0.78, 2, 138)
+PARAGRAPHS = Lengths(130, 0.46, 40, 527)
+QUESTIONS = Lengths(12, 0.32, 6, 29)
+_WINDOWS = Lengths(2.5, 0.4, 2, 1000)  # of a long text; the server's limit cuts it before the last
+
+
+class Paragraph(NamedTuple):
+    """A paragraph and a question about it."""
+
+    text: str
+    question: str
+
+
+class Corpus(NamedTuple):
+    """Texts without end, in an order that a seed decides, and where they are from."""
+
+    name: str
+    sentences: Iterator[str]
+    paragraphs: Iterator[Paragraph]
+
+
+def _read(folder: Path, random: np.random.Generator) -> Corpus:
+    """Returns CoNLL-2003 and SQuAD as `experiments.prepare` leaves them, shuffled.
+
+    Raises:
+        DataError: The files cannot be read.
+    """
+    sentences = _shuffled(_examples(_TOKENS, folder / _SENTENCE_FILE), random)
+    paragraphs = _shuffled(_examples(_ANSWERS, folder / _PARAGRAPH_FILE), random)
+    return Corpus(
+        f"{_SENTENCE_FILE}, {_PARAGRAPH_FILE}",
+        (str(one.text) for one in sentences),
+        (Paragraph(one.context, one.question) for one in paragraphs),
+    )
+
+
+def _examples(kind: str, path: Path) -> Sequence[Any]:
+    return load_test(TaskConfig(kind, train=str(path), test=str(path)), "test")
+
+
+def _shuffled(examples: Sequence[Any], random: np.random.Generator) -> Iterator[Any]:
+    while True:
+        for index in random.permutation(len(examples)):
+            yield examples[index]
+
+
+def _generated(pipeline: Pipeline, random: np.random.Generator) -> Corpus:
+    """Returns random words of the demo's corpus, in texts as long as those of `_read` are."""
+    demo = resources.files("trunkline_train") / "demo" / "ner.train.conll"
+    examples = _examples(_TOKENS, Path(str(demo)))
+    words = [word for example in examples for word in example.text.split()][:_WORDS]
+    known = list(dict.fromkeys(words))
+    tokens = dict(zip(known, map(len, pipeline.encoder.tokenize_batch(known, known)), strict=True))
+    most_asked = pipeline.encoder.max_question_tokens - max(tokens.values())
+
+    def text(wanted: float) -> str:
+        chosen: list[str] = []
+        while wanted > 0 or not chosen:
+            chosen.append(words[random.integers(len(words))])
+            wanted -= tokens[chosen[-1]]
+        return " ".join(chosen)
+
+    def sentences() -> Iterator[str]:
+        while True:
+            yield text(SENTENCES.draw(random))
+
+    def paragraphs() -> Iterator[Paragraph]:
+        while True:
+            asked = min(QUESTIONS.draw(random), most_asked)
+            yield Paragraph(text(PARAGRAPHS.draw(random)), f"{text(asked)}?")
+
+    return Corpus("generator", sentences(), paragraphs())
 
 
 @dataclass(frozen=True)
@@ -134,13 +230,8 @@ def workload(
 ) -> Traffic:
     """Returns the traffic of a workload.
 
-    Args:
-        name: One of `WORKLOADS`.
-        model: That will be asked.
-        data: Folder with CoNLL-2003 and SQuAD as `experiments.prepare` leaves them. None makes
-            texts of the same lengths from words of the demo's corpus.
-        count: Number of documents; None for the workload's own.
-        seed: Decides which and in which order.
+    `data` is a folder with CoNLL-2003 and SQuAD as `experiments.prepare` leaves them; None makes
+    texts of the same lengths from words of the demo's corpus.
 
     Raises:
         ConfigError: There is no such workload, or the model lacks a task that it needs.
@@ -155,22 +246,17 @@ def workload(
 
 
 def by_length(
-    model: Model, lengths: Sequence[int], data: Path | None = None, *, each: int = 8, seed: int = 0
+    model: Model, lengths: Sequence[int], data: Path | None = None, *, each: int = 8
 ) -> Traffic:
     """Returns texts of given lengths in turn, asked for their entities, and grouped by length.
 
-    Args:
-        model: That will be asked.
-        lengths: In tokens, special ones included; texts end at a word, so they may be shorter.
-        data: As of `workload`.
-        each: Number of texts of each length.
-        seed: Decides which.
+    Lengths are in tokens, special ones included; texts end at a word, so they may be shorter.
 
     Raises:
         ConfigError: The model finds no entities.
         DataError: The data cannot be read.
     """
-    asked = _asked("length", (_TOKENS,), model, data, seed)
+    asked = _asked("length", (_TOKENS,), model, data, 0)
     groups = tuple(lengths) * each
     texts = [_text_of(asked, tokens - _SPECIAL) for tokens in groups]
     documents = tuple(Document(text, tasks=asked.taggers[:1]) for text in texts)
@@ -184,7 +270,7 @@ def _asked(name: str, needs: Sequence[str], model: Model, data: Path | None, see
             raise ConfigError(f"{model.manifest.name} has no {kind} task; {name} traffic needs one")
     random, pipeline = np.random.default_rng(seed), model.pipeline
     return Asked(
-        corpus=generated(pipeline, random) if data is None else read(data, random),
+        corpus=_generated(pipeline, random) if data is None else _read(data, random),
         pipeline=pipeline,
         random=random,
         taggers=tuple(one.name for one in specs if one.kind == _TOKENS),

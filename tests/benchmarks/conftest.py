@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.serving.generators import Generators
+from benchmarks.serving.load import Generators
 
 
 @pytest.fixture(scope="module")

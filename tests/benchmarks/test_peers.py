@@ -19,14 +19,14 @@ from benchmarks.graph_peers.__main__ import Found, timed, turn
 from benchmarks.graph_peers.engine import Difference, Engine, difference, running
 from benchmarks.graph_peers.turns import Task, read_batches, rows, save_batches
 from benchmarks.serving.contenders import Bench, expected_of, peer_served
-from benchmarks.serving.generators import Generators
+from benchmarks.serving.load import Generators
 from benchmarks.serving.peers.answers import same, shared
-from benchmarks.serving.peers.choose import choose
 from benchmarks.serving.peers.one_per_task import task_graph
 from benchmarks.serving.peers.options import VARIABLE, Options, Setting, given
 from benchmarks.serving.peers.registry import PEERS, described
 from benchmarks.serving.peers.work import Work, padded_graph, to_json
 from benchmarks.serving.processes import ServerError
+from benchmarks.serving.rounds import choose
 from benchmarks.serving.targets import Failed, FanOutTarget, GrpcTarget, joined, parted
 from benchmarks.serving.traffic import Traffic
 from tests.tiny import build_tiny_bundle

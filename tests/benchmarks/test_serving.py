@@ -16,15 +16,13 @@ from benchmarks.bars import Bar, show
 from benchmarks.family import resident
 from benchmarks.serving import bars as command
 from benchmarks.serving.contenders import Bench, InProcess, Load, Turn, expected_of, peer_served
-from benchmarks.serving.generators import Generators
 from benchmarks.serving.judge import bars, best_batching, figures
-from benchmarks.serving.load import Closed, Report
+from benchmarks.serving.load import Closed, Generators, Report
 from benchmarks.serving.overload import Overload, growth
-from benchmarks.serving.peers.choose import choose
 from benchmarks.serving.peers.options import Setting
 from benchmarks.serving.peers.registry import PEERS
 from benchmarks.serving.processes import ServerError, free_port, started
-from benchmarks.serving.rounds import Round, kept
+from benchmarks.serving.rounds import Round, choose, kept
 from benchmarks.serving.targets import GrpcTarget
 from benchmarks.serving.traffic import Traffic, workload
 from tests.tiny import build_tiny_bundle
@@ -161,9 +159,7 @@ def test_a_setting_is_judged_by_many_answers_or_that_is_said(
             answered = round(rate * load.seconds)
             return Turn(Report(load.seconds, answered=answered, tokens=50 * answered))
 
-    monkeypatch.setattr(
-        "benchmarks.serving.peers.choose.peer_served", lambda *given: nullcontext(Fake())
-    )
+    monkeypatch.setattr("benchmarks.serving.rounds.peer_served", lambda *given: nullcontext(Fake()))
     choice = choose(bench, PEERS["plain"], 0.5)
     assert max(asked) <= 2.0
     assert all(probe.answered >= least for probe in choice.probes.values())

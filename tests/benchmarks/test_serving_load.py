@@ -15,8 +15,17 @@ from threading import Lock, Thread
 import grpc
 import pytest
 
-from benchmarks.serving.generators import Generators, set_apart
-from benchmarks.serving.load import Closed, Latencies, Loop, Open, Order, Report, generate
+from benchmarks.serving.load import (
+    Closed,
+    Generators,
+    Latencies,
+    Loop,
+    Open,
+    Order,
+    Report,
+    generate,
+    set_apart,
+)
 from benchmarks.serving.processes import free_port
 from benchmarks.serving.targets import GrpcTarget, HttpTarget, Target
 from trunkline.errors import RuntimeFault
