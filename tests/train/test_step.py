@@ -61,7 +61,7 @@ def test_looking_at_gradients_does_not_change_them(corpus: Corpus) -> None:
 
 def tagging(corpus: Corpus, sources: Sequence[str]) -> list[str]:
     """Returns changes that make two tasks of tags, over these files."""
-    changes = ["tasks.qa.options={}", "tasks.qa.kind=token-classification", "tasks.qa.column=1"]
+    changes = ["tasks.qa.options={}", "tasks.qa.kind=token-classification", "tasks.qa.column=-1"]
     changes += ["tasks.qa.options.aggregation=tags", "tasks.qa.batch_size=8"]
     for name, source in zip(("ner", "qa"), sources, strict=True):
         changes += [f"tasks.{name}.train={source}", f"tasks.{name}.dev={source}"]
