@@ -313,6 +313,7 @@ def _no_bundle(folder: Path) -> BundleError:
 def _read_manifest(file: Path) -> Manifest:
     try:
         data = json.loads(read_edited(file))
+        json.dumps(data, ensure_ascii=False).encode()  # lone surrogates can stand in no answer
     except (ValueError, RecursionError) as error:
         raise BundleError(file, f"cannot be read: {error}", _REBUILD) from None
     version = data.get("schema_version") if isinstance(data, dict) else None

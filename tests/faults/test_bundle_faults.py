@@ -308,6 +308,11 @@ CASES: dict[str, tuple[Spoil, str, str]] = {
         TOKENIZER,
         "its vocabulary has the id 4294967295",
     ),
+    "a label is no Unicode": (
+        setting("tasks", 3, "labels", 0, to="\ud800"),
+        MANIFEST,
+        "cannot be read: 'utf-8' codec can't encode character",
+    ),
     "a name of a file is too long": (
         setting("files", "x" * 300, to="0"),
         "x" * 300,

@@ -369,6 +369,18 @@ def test_names_of_no_bundle_are_not_found(
     assert refusal(lambda: load(models, name)).code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_a_folder_whose_name_is_no_unicode_is_told_in_a_name_that_is(
+    bundle: Path, hosted: Hosted, folder: Path, models: Models
+) -> None:
+    try:
+        shutil.copytree(bundle, folder / os.fsdecode(b"next\xff"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    error = refusal(lambda: load(models, "next"))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert "next\\udcff" in str(error.details())
+
+
 def test_a_link_within_the_folder_is_followed(
     faults: FaultFixture, hosted: Hosted, folder: Path, models: Models
 ) -> None:

@@ -207,6 +207,7 @@ def _pack(message: Message) -> AnyMessage:
 
 
 def _clip(text: str, limit: int) -> str:
-    """Cuts a text to `limit` bytes of UTF-8."""
-    data = text.encode()
-    return text if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "…"
+    """Cuts a text to `limit` bytes of UTF-8; a name of a file may have bytes that are none."""
+    data = text.encode(errors="backslashreplace")
+    clipped = data if len(data) <= limit else data[: limit - 3]
+    return clipped.decode(errors="ignore") + ("…" if len(data) > limit else "")
