@@ -25,6 +25,7 @@ from trunkline_train.checkpoint import (
 )
 from trunkline_train.config import Config
 from trunkline_train.data.examples import Example
+from trunkline_train.data.reader import amount
 from trunkline_train.distill import attach_teacher
 from trunkline_train.evaluate import evaluate, tuned
 from trunkline_train.features.cache import data_fingerprint
@@ -243,7 +244,7 @@ def _introduce(run: Run, report: Report) -> None:
     rate, head_rate = peak_rates(run.checkpoint.model, run.checkpoint.config.training)
     mixer = run.mixer
     passes = f" of {mixer.passes} passes" if mixer.passes > 1 else ""
-    length = f"{mixer.epochs} epochs{passes}, {mixer.total} steps"
+    length = f"{amount(mixer.epochs, 'epoch')}{passes}, {amount(mixer.total, 'step')}"
     report.say(f"  {length}; rates up to {rate:.2g}, of the heads {head_rate:.2g}")
 
 

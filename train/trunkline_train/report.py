@@ -159,7 +159,8 @@ class Report:
         shown = "  ".join(f"{name} {loss:.3f}" for name, loss in self._latest.items())
         speed = f"{self._window.speed():,} tokens/s"
         if self._bar.disable:
-            self.say(f"step {self._done} of {self._total}  loss {shown}  {speed}")
+            left = tqdm.format_interval((self._total - self._done) * self._epoch.pace())
+            self.say(f"step {self._done} of {self._total}  loss {shown}  {speed}  {left} left")
         else:
             self._bar.set_postfix_str(f"{shown}  {speed}")
         self._spoken = now
@@ -286,6 +287,10 @@ class _Window:
     def speed(self) -> int:
         """Returns real tokens per second."""
         return round(self.tokens / self.seconds) if self.seconds else 0
+
+    def pace(self) -> float:
+        """Returns seconds per step."""
+        return self.seconds / self.steps if self.steps else 0.0
 
 
 def _means(seen: Mapping[str, list[float]]) -> dict[str, float]:
