@@ -250,7 +250,10 @@ class _Export:
 
     def _keep(self, graph: Graph, gates: tuple[Gate, ...]) -> None:
         size = (self._folder / graph.file).stat().st_size
-        self._say(f"{graph.name}: written, opset {graph.opset}, {size / 1e6:.1f} MB")
+        weights = (self._folder / graph.weights).stat().st_size if graph.weights else 0
+        shared = f" with {graph.weights}" if graph.weights else ""
+        megabytes = f"{(size + weights) / 1e6:.1f} MB{shared}"
+        self._say(f"{graph.name}: written, opset {graph.opset}, {megabytes}")
         self.graphs.append(graph)
         self.gates.extend(gates)
 

@@ -155,6 +155,10 @@ def test_the_export_leaves_int8_out_where_nothing_mends_it(
     assert [graph.name for graph in bundle.manifest.graphs] == ["padded-fp32", "packed-fp32"]
     assert not (tmp_path / "bundle" / INT8).exists()
     assert "packed-int8: left out, no small set of products mends it" in said
+    files = [bundle.path / "graphs" / name for name in ("padded-fp32.onnx", "fp32.weights")]
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    size = f"{megabytes:.1f} MB with graphs/fp32.weights"
+    assert any(line.startswith("padded-fp32: written") and line.endswith(size) for line in said)
     assert all(INT8 not in name for name in open_bundle(bundle.path).manifest.files)
 
 
