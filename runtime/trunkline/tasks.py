@@ -73,8 +73,10 @@ class TextOptions:
 
     def check_labels(self, labels: tuple[str, ...]) -> None:
         """Refuses labels that leave nothing to decide, and empty ones."""
-        if len(labels) < (1 if self.multi_label else 2):
-            raise ValueError("has too few labels; there is nothing to decide")
+        least = 1 if self.multi_label else 2
+        if len(labels) < least:
+            found = ", ".join(map(repr, labels)) or "none"
+            raise ValueError(f"has too few labels ({found}); it needs at least {least}")
         if "" in labels:
             raise ValueError("a label is empty")
 

@@ -127,16 +127,16 @@ def test_one_label_is_enough_if_it_may_be_absent() -> None:
         ({**QA, "options": {"max_answer_tokens": 0}}, "tasks[2].options.max_answer_tokens: must"),
         ({**QA, "options": {"n_best": True}}, "tasks[2].options.n_best: expected int, got bool"),
         ({**QA, "options": {"no_answer_threshold": "x"}}, "tasks[2].options.no_answer_threshold:"),
-        ({**TOPIC, "labels": []}, "task 'topic': has too few labels; there is nothing"),
+        ({**TOPIC, "labels": []}, "task 'topic': has too few labels (none); it needs at least 2"),
         (
             {**TOPIC, "labels": ["a"]},
-            "task 'topic': has too few labels; there is nothing",
+            "task 'topic': has too few labels ('a'); it needs at least 2",
         ),
         ({**TOPIC, "labels": ["a", ""]}, "task 'topic': a label is empty"),
         ({**TOPIC, "labels": ["a", "a"]}, "task 'topic': labels repeat"),
         (
             {**TOPIC, "labels": [], "options": {"multi_label": True}},
-            "task 'topic': has too few labels; there is nothing",
+            "task 'topic': has too few labels (none); it needs at least 1",
         ),
         ({**TOPIC, "options": {"n_best": 0}}, "tasks[2].options.n_best: must be at least 1, not 0"),
         (

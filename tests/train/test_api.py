@@ -143,6 +143,8 @@ def test_scores_are_those_of_the_best_epoch(trained: Path) -> None:
     assert model.checkpoint == trained / "best"
     assert model.scores["ner"]["f1"] == pytest.approx(model.evaluate("dev")["ner"].value)
     assert load(model.checkpoint).scores == model.scores
+    with pytest.raises(ConfigError, match="split: expected one of dev, test, got 'tset'"):
+        model.evaluate("tset")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def refusal(corpus: Corpus, *changes: str) -> str:
         ("nmae=1", "nmae: unknown key (did you mean 'name'?)"),
         ("rows.max_lenght=9", "rows.max_lenght: unknown key (did you mean 'max_length'?)"),
         ("training.epoch=1", "training.epoch: unknown key (did you mean 'epochs'?)"),
+        ("tasks.nr.limit={train=2}", "there is no task 'nr' (did you mean 'ner'?); known: ner, "),
         ("tasks.ner.trian=x", "tasks.ner.trian: unknown key (did you mean 'train'?)"),
         ("tasks.ner.limit.tran=1", "tasks.ner.limit.tran: unknown key (did you mean 'train'?)"),
         ("tasks.qa.options.nbest=1", "options.nbest: unknown key (did you mean 'n_best'?)"),

@@ -165,3 +165,10 @@ def test_a_file_of_doccano_trains_a_model_that_finds_its_spans(
         for example, result in zip(gold, found, strict=True)
     ]
     assert sum(right) > 0.9 * len(right)
+
+
+def test_a_data_frame_is_refused_with_what_to_give() -> None:
+    task = Task("ner", Corpus("token-classification", train=WORDS.to_pandas()))
+    told = r"train: is DataFrame .*; give a list of dictionaries: its to_dict\('records'\)$"
+    with pytest.raises(ConfigError, match=told):
+        configure([task], name="frame", encoder="x", settings={})

@@ -311,7 +311,8 @@ def test_pairs_are_not_read_as_single_texts_unless_that_is_said(read: Read) -> N
         ("good,fine\nbad,poor\n", "a.csv:1: cannot tell if the first row (good, fine) names the"),
         ("", "a.csv: holds no examples"),
         ("label,text\n", "a.csv: holds no examples"),
-        ("1,Z\xfcrich\n".encode("latin-1"), "a.csv:1: is not UTF-8"),
+        ("1,Z\xfcrich\n".encode("latin-1"), "a.csv:1: is not UTF-8 at byte 3 of the line; save it"),
+        ("1,Bern\n".encode("utf-16"), "a.csv:1: is UTF-16; save it as UTF-8"),
     ],
 )
 def test_csv_that_does_not_fit_is_named_by_line(

@@ -300,6 +300,7 @@ def test_json_line_that_is_no_table_is_named(read: Read) -> None:
 def test_formats_of_other_kinds_are_refused(read: Read, name: str) -> None:
     told = refusal(read, "Ada,O\n", name)
     assert "token-classification is read from .conllu, " in told
+    assert "CoNLL columns from files of any other suffix" in told
     assert f"not from {Path(name.removesuffix('.gz')).suffix}" in told
 
 

@@ -35,6 +35,8 @@ from trunkline_train.settings import (
     TrainingConfig,
 )
 
+_SPLITS = ("dev", "test")
+
 if TYPE_CHECKING:
     from trunkline_train.checkpoint import Checkpoint
     from trunkline_train.scores import Scores
@@ -117,8 +119,11 @@ class TrainedModel:
         """Returns each task's scores on `dev` or `test`, by the official rules.
 
         Raises:
+            ConfigError: There is no split of that name.
             DataError: A task has no such split, or it cannot be read.
         """
+        if split not in _SPLITS:
+            raise ConfigError(f"split: expected one of {', '.join(_SPLITS)}, got {split!r}")
         from trunkline_train.data.source import load_test
         from trunkline_train.evaluate import evaluate
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trunkline.errors import ConfigError
+from trunkline.errors import ConfigError, did_you_mean
 from trunkline.files import read_edited
 from trunkline.kinds import find_kind
 from trunkline.naming import check_model_name
@@ -243,11 +243,20 @@ def beyond_data(before: Config, after: Config, more: Sequence[str] = ()) -> str 
     return None
 
 
+def _check_task(change: str, name: str, tasks: Mapping[str, Any]) -> None:
+    if name not in tasks:
+        reason = f"there is no task {name!r}{did_you_mean(name, tasks)}"
+        raise ConfigError(f"--set {change}: {reason}; known: {', '.join(tasks)}")
+
+
 def _apply(data: dict[str, Any], change: str) -> None:
     key, equals, value = change.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {change}: expected KEY=VALUE, e.g. training.epochs=2")
     *tables, last = key.split(".")
+    tasks = data.get("tasks")
+    if tables[:1] == ["tasks"] and tables[1:] and isinstance(tasks, dict):
+        _check_task(change, tables[1], tasks)
     for table in tables:
         data = data.setdefault(table, {})
         if not isinstance(data, dict):

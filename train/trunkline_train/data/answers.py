@@ -108,8 +108,11 @@ def _texts_and_starts(answers: Any, where: str) -> tuple[tuple[str, ...], tuple[
         else:
             texts = [answer["text"] for answer in answers]
             starts = [answer["answer_start"] for answer in answers]
-    except (KeyError, TypeError) as error:
-        raise DataError(where, f"answers need text and answer_start: {error!r}") from None
+    except (KeyError, TypeError):
+        mend = 'give {"text": [...], "answer_start": [...]}, or a list of {"text", "answer_start"}'
+        raise DataError(
+            where, f"answers need text and answer_start, got {answers!r:.60}; {mend}"
+        ) from None
     texts_fit = all(isinstance(text, str) for text in texts)
     starts_fit = all(isinstance(start, int) for start in starts)
     if len(texts) != len(starts) or not texts_fit or not starts_fit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ def read_lines(path: Path, *, ends: bool = False) -> Iterator[tuple[int, str]]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield number, text if ends else text.rstrip("\r\n")
     except UnicodeDecodeError as error:
-        reason = f"is not UTF-8 at byte {error.start} of the line; convert the file"
+        utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "is UTF-16" if utf16 else f"is not UTF-8 at byte {error.start} of the line"
+        reason = f"{what}; save it as UTF-8"
         raise DataError(path, reason, number) from None
 
 

@@ -77,6 +77,8 @@ def _kept_dataset(given: Any, key: str) -> str:
         raise ConfigError(f"{key}: has the splits {', '.join(given)}; give one of them")
     if not isinstance(given, datasets.Dataset):
         mend = "give a path, a datasets.Dataset, or a list of dictionaries that is not empty"
+        if hasattr(given, "to_dict"):  # pandas
+            mend = "give a list of dictionaries: its to_dict('records')"
         raise ConfigError(f"{key}: is {_described(given)}; {mend}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
@@ -96,4 +98,4 @@ def _kept(path: Path) -> str:
 
 
 def _described(value: Any) -> str:
-    return f"{type(value).__name__} {value!r:.60}"
+    return " ".join(f"{type(value).__name__} {value!r:.60}".split())  # tables have several lines

@@ -182,7 +182,10 @@ def _records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
     read = reader.formats.get(end if end in _SUFFIXES else OTHER)
     if read is None:
         named = ", ".join(sorted(known for known in reader.formats if known != OTHER))
-        reason = f"{reader.task.kind} is read from {named} (also .gz) and {HUB}NAME"
+        columns = (
+            ", CoNLL columns from files of any other suffix" if OTHER in reader.formats else ""
+        )
+        reason = f"{reader.task.kind} is read from {named} (also .gz) and {HUB}NAME{columns}"
         raise DataError(source, f"{reason}, not from {end or 'a file without a suffix'}")
     return read(Path(source), reader.task, notes)
 
