@@ -7,6 +7,7 @@ means that the supervisor is gone, and the child goes too: at once, whatever it 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -43,10 +44,25 @@ class Folder:
         self.socket = path / "engine.sock"
         self._settings = path / "settings.json"
         self._bundles = path / "bundles.json"
+        self._written: dict[Path, str] = {}
+
+    def restore(self) -> None:
+        """Puts back what this process wrote and a cleaner of temporary files has removed.
+
+        Raises:
+            OSError: It cannot, or another user has taken the folder's place.
+        """
+        if not self.path.exists():
+            self.path.mkdir(0o700)
+        if self.path.lstat().st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "belongs to another user", str(self.path))
+        for file, text in self._written.items():
+            if not file.exists():
+                file.write_text(text, encoding="utf-8")
 
     def write_settings(self, settings: Settings) -> None:
         """Keeps the settings of all children."""
-        self._settings.write_text(json.dumps(plain(settings)), encoding="utf-8")
+        self._write(self._settings, json.dumps(plain(settings)))
 
     def read_settings(self, number: int) -> Settings:
         """Returns the settings of a child by its number: each has a port of metrics of its own."""
@@ -58,14 +74,18 @@ class Folder:
 
     def write_bundles(self, bundles: Sequence[Path]) -> None:
         """Keeps which bundles are served, for an engine that is started again."""
-        aside = self._bundles.with_suffix(".new")
         names = [os.fsdecode(path) for path in dict.fromkeys(bundles)]
-        aside.write_text(json.dumps(names), encoding="utf-8")
-        aside.replace(self._bundles)  # at once: the engine may die any time
+        self._write(self._bundles, json.dumps(names))
 
     def read_bundles(self) -> list[Path]:
         """Returns the bundles."""
         return [Path(name) for name in json.loads(self._bundles.read_text(encoding="utf-8"))]
+
+    def _write(self, file: Path, text: str) -> None:
+        aside = file.with_suffix(".new")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(file)  # at once: a process may die any time
+        self._written[file] = text
 
 
 class Line:

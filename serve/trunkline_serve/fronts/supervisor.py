@@ -118,6 +118,7 @@ class _Child:
 
     def __init__(self, role: str, folder: Folder, number: int) -> None:
         self._role = role
+        self._folder = folder
         self._arguments = (str(folder.path), str(number))
         self._life: _Life | None = None
 
@@ -128,6 +129,7 @@ class _Child:
             TrunklineError: It cannot, and has ended.
         """
         try:
+            self._folder.restore()
             self._life = await _spawn(self._role, *self._arguments, *more)
         except OSError as error:  # no descriptor, no memory or no process is left
             raise RuntimeFault(f"no {self._role} process can be started: {error}") from None

@@ -1,5 +1,6 @@
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,6 +199,19 @@ def test_a_signal_under_load_loses_no_accepted_call(
         assert results_from_pb(answer.result(PATIENCE), LARGE) == model.analyze(LARGE)
         assert not any(child.is_running() for child in children)
         check(callers, UNAVAILABLE)
+
+
+def test_a_cleaner_of_temporary_files_does_not_keep_processes_from_coming_back(
+    bundle: Path, asked: list[tuple[Document, DocumentResult]]
+) -> None:
+    with family(bundle) as served:
+        (engine,) = served.role("engine")
+        shutil.rmtree(engine.cmdline()[-2])
+        for one in (engine, served.role("front")[0]):
+            one.kill()
+        served.wait_until_whole()
+        with calling(served.address, asked) as callers:
+            wait_for(lambda: total(callers)["right"] > 20)
 
 
 def test_nothing_outlives_a_supervisor_that_is_killed(bundle: Path) -> None:
