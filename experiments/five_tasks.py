@@ -28,6 +28,7 @@ from benchmarks.bars import show as show_bar
 from benchmarks.record import record
 from experiments.prepare import local_sources
 from experiments.runs import Plan, mean_and_sd, run_all, seeded, shown, trained_folder
+from trunkline.errors import ConfigError
 from trunkline.files import write_whole
 from trunkline_train.config import Config, load_config
 
@@ -60,6 +61,8 @@ def match(config: Config, examples: int | None) -> Budget:
         examples: About as many training examples of each task; None takes all. The longest task
             loses a few, for its batches to divide; the others get a few more.
     """
+    if config.training.epochs is None:
+        raise ConfigError("training.epochs: set it; runs are compared over as many passes")
     most = {name: examples for name in config.tasks}
     rows = count_rows(_limited(config, most))
     batches = _batches(config, rows)

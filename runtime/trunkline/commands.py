@@ -171,8 +171,9 @@ def _describe(bundle: Bundle) -> list[str]:
 
 
 def _describe_graph(bundle: Bundle, graph: Graph) -> list[str]:
-    size = (bundle.path / graph.file).stat().st_size / 1e6
-    shared = "" if not graph.weights else f" + {graph.weights}"
+    files = [graph.file, *([graph.weights] if graph.weights else [])]
+    size = sum((bundle.path / name).stat().st_size for name in files) / 1e6
+    shared = "" if not graph.weights else f" with {graph.weights}"
     counts = sorted(graph.operators.items(), key=lambda item: (-item[1], item[0]))
     lines = [
         f"graph    {graph.name}: {graph.file}, {size:.1f} MB{shared}, opset {graph.opset}"

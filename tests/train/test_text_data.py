@@ -133,6 +133,12 @@ def test_files_as_people_have_them_are_read(
     assert found(read(windows)) == found(read(content))
 
 
+def test_questions_given_to_another_kind_are_recognised(read: Read) -> None:
+    row = {"context": "Lima is dry.", "question": "Who?", "answers": [], "id": "1"}
+    told = refusal(read, json.dumps(row), "a.jsonl")
+    assert 'a.jsonl: holds questions with answers; give kind = "question-answering"' in told
+
+
 def test_a_column_that_tells_rows_apart_is_no_label(read: Read) -> None:
     told = refusal(read, "id,text\n1,a\n2,b\n")
     assert "a.csv: no row has the column 'label'; there are id, text; set column" in told

@@ -174,7 +174,8 @@ def _is_header(
         return len(rest) >= _MANY_ROWS
     shown = ", ".join(first)
     reason = f"cannot tell if the first row ({shown}) names the columns"
-    mend = f"set column and text, as names (text = {first[-1]!r}) or as numbers (text = 1)"
+    names = f"as names (text = {first[-1]!r})"
+    mend = f"set column and text, {names} or as numbers (0 is the first column, -1 the last)"
     raise DataError(path, f"{reason}; {mend}", 1)
 
 

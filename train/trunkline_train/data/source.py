@@ -162,6 +162,8 @@ def _nothing(last: Record | None, reader: Reader, notes: Notes) -> str:
     column = reader.column(last)
     if column in last.values:
         return f"no row has a value in the column {column!r}; set column"
+    if {"question", "answers"} <= last.values.keys():
+        return 'holds questions with answers; give kind = "question-answering"'
     return f"no row has the column {column!r}; there are {last.known()}; set column"
 
 
