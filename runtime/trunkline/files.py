@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import hashlib
 import os
@@ -21,6 +22,7 @@ if sys.platform != "win32":
 
 T = TypeVar("T")
 _TRIES = 5  # readings of a folder that is replaced during each
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a rename that finds its place taken
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -157,8 +159,9 @@ def _placed(aside: Path, target: Path) -> bool:
     """Renames a folder unless something stands at `target`; returns whether it did."""
     try:
         aside.rename(target)
-    except OSError:
-        if not target.exists():
+    except OSError as error:
+        # Another writer may have moved away since what stood there then.
+        if error.errno not in _TAKEN and not target.exists():
             raise
         return False
     return True
