@@ -58,15 +58,15 @@ def read_steadily(folder: Path, read: Callable[[], T]) -> T:
     It reads again if the folder was replaced meanwhile, whether or not that raised an error.
     """
     for _ in range(_TRIES):
-        before = _identity(folder)
-        try:
-            found = read()
-        except (TrunklineError, OSError):
-            if _identity(folder) == before:
-                raise
-        else:
-            if _identity(folder) == before:
-                return found
+        with _kept(folder) as before:
+            try:
+                found = read()
+            except (TrunklineError, OSError):
+                if _identity(folder) == before:
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return found
     return read()
 
 
@@ -243,6 +243,24 @@ def _identity(of: Path | int) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[tuple[int, int] | None]:
+    """Gives a folder's identity, which no later folder takes while the block lasts.
+
+    The number of a removed folder is soon that of a new one, but not while the old one is open.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        held = os.open(folder, flags)
+    except OSError:  # there is none, or the system does not open folders
+        yield _identity(folder)
+        return
+    try:
+        yield _identity(held)
+    finally:
+        os.close(held)
 
 
 def _remove(path: Path) -> None:
