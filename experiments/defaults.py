@@ -13,7 +13,6 @@ not done again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import record
-from experiments.runs import Plan, run_all
+from experiments.runs import Plan, run_all, runs_parser
 from trunkline.files import write_whole
 from trunkline_train.config import Config, changed, parse_config
 
@@ -122,14 +121,8 @@ def _short(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains what is missing, cell by cell, and writes the table after each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="what experiments.prepare wrote")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--json", type=Path, required=True)
+    parser = runs_parser(__doc__)
     parser.add_argument("--encoder", required=True)
-    parser.add_argument("--note", default="", help="what a reader must know of the runs")
     parser.add_argument("--precision", default="auto", help="bf16 is quicker on some CPUs")
     parser.add_argument("--cells", nargs="+", default=[f"{t}-{s}" for s in SIZES for t in _SCORED])
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))

@@ -27,7 +27,15 @@ from benchmarks.bars import Bar
 from benchmarks.bars import show as show_bar
 from benchmarks.record import record
 from experiments.prepare import local_sources
-from experiments.runs import Plan, mean_and_sd, run_all, seeded, shown, trained_folder
+from experiments.runs import (
+    Plan,
+    five_tasks_parser,
+    mean_and_sd,
+    run_all,
+    seeded,
+    shown,
+    trained_folder,
+)
 from trunkline.errors import ConfigError
 from trunkline.files import write_whole
 from trunkline_train.config import Config, load_config
@@ -191,21 +199,10 @@ def _base(given: argparse.Namespace) -> Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="what experiments.prepare wrote")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=Path("configs/five_tasks.toml"))
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser = five_tasks_parser(__doc__)
     parser.add_argument("--examples", type=int, default=4016, help="of each task; 0 for all")
     parser.add_argument("--test", action="append", default=[], metavar="TASK=N", help="0 for all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--teach", action="store_true", help="also distil the single models")
-    parser.add_argument("--note", default="", help="what a reader must know of the data")
     return parser
 
 

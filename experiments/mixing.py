@@ -12,7 +12,6 @@ batch of each task a step (`all`), where there is something to balance.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 
 from benchmarks.record import record
 from experiments.prepare import local_sources
-from experiments.runs import Plan, mean_and_sd, run_all, seeded, shown
+from experiments.runs import Plan, five_tasks_parser, mean_and_sd, run_all, seeded, shown
 from trunkline.files import write_whole
 from trunkline_train.config import Config, load_config
 from trunkline_train.settings import BalancingConfig, MixingConfig
@@ -124,20 +123,9 @@ def show(table: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains what is missing, and writes the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="what experiments.prepare wrote")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=Path("configs/five_tasks.toml"))
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser = five_tasks_parser(__doc__)
     parser.add_argument("--scale", type=int, default=10, help="12 batches of entities times this")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--earlier", type=Path, help="a result with other seeds, to join")
-    parser.add_argument("--note", default="", help="what a reader must know of the data")
     arguments = sys.argv[1:] if argv is None else list(argv)
     given = parser.parse_args(arguments)
     config = base(given.data, given.config, given.scale, given.set)

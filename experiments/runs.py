@@ -7,6 +7,7 @@ where it stopped.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -35,6 +36,29 @@ class Plan:
 
     name: str
     config: Config
+
+
+def runs_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Returns a parser of the arguments that all comparisons of runs share."""
+    found = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("data", type=Path, help="what experiments.prepare wrote")
+    found.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    found.add_argument("--json", type=Path, required=True)
+    found.add_argument("--note", default="", help="what a reader must know of data and runs")
+    return found
+
+
+def five_tasks_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Returns a parser for comparisons over several seeds of the five tasks."""
+    found = runs_parser(doc)
+    found.add_argument("--config", type=Path, default=Path("configs/five_tasks.toml"))
+    found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    found.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    found.add_argument("--jobs", type=int, default=1, help="runs at once")
+    found.add_argument("--threads", type=int, default=2, help="of each run")
+    return found
 
 
 def run_all(plans: Sequence[Plan], folder: Path, *, jobs: int, threads: int) -> dict[str, Any]:
