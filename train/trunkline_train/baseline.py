@@ -1,8 +1,8 @@
-"""What a task scores without looking at the text: the bar that every trained model has to clear.
+"""Baseline scores of a constant guess, which every trained model has to beat.
 
-The guess is the same for every example: the tag or class that most have, the label set of highest
-F1 where any number of labels fits, no span, no answer. It is chosen on the very examples it is
-scored on, which makes it a little stronger than any guess from training data.
+The guess ignores the text: the most frequent tag or class, the label set with the highest F1 for
+multi-label tasks, no span, no answer. It is chosen on the examples it is scored on, which makes it
+slightly stronger than any guess from training data.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ Guess = Callable[[TaskSpec, Any], list[DocumentResult]]
 
 
 def baseline(spec: TaskSpec, examples: Sequence[Any]) -> Scores:
-    """Returns the scores of the best guess that does not look at the examples' texts.
-
-    They are of the same form, by the same rules, as those of a model on the examples.
+    """Scores the best constant guess in the same way as a model.
 
     Args:
         spec: The task.
-        examples: Of the task; the guess is chosen on them and scored on them.
+        examples: Examples of the task; the guess is both chosen and scored on them.
     """
     return SCORERS[spec.kind].score(spec, examples, GUESSES[spec.kind](spec, examples))
 
 
 def _guess_tokens(spec: TaskSpec, examples: Sequence[TokenExample]) -> list[DocumentResult]:
-    """Guesses no span, or where every word has a tag the most frequent one."""
+    """Guesses no span, or the most frequent tag if every word has one."""
     if spec.options != TokenOptions("tags"):
         return [_annotated(spec, example.text, ()) for example in examples]
     tag = _most_frequent(tag for example in examples for tag in example.tags)
@@ -49,7 +47,7 @@ def _guess_tokens(spec: TaskSpec, examples: Sequence[TokenExample]) -> list[Docu
 
 
 def _guess_answers(spec: TaskSpec, examples: Sequence[AnswerExample]) -> list[DocumentResult]:
-    """Guesses that no text holds the answer."""
+    """Guesses that no context contains the answer."""
     return [
         DocumentResult(example.context, {}, (QuestionResult(example.question, spec.name, (), 1.0),))
         for example in examples
@@ -57,7 +55,7 @@ def _guess_answers(spec: TaskSpec, examples: Sequence[AnswerExample]) -> list[Do
 
 
 def _guess_texts(spec: TaskSpec, examples: Sequence[TextExample]) -> list[DocumentResult]:
-    """Guesses the most frequent class, or the label set of highest F1."""
+    """Guesses the most frequent class, or the label set with the highest F1."""
     assert isinstance(spec.options, TextOptions)
     gold = [label for example in examples for label in example.labels]
     many = spec.options.multi_label
@@ -67,7 +65,7 @@ def _guess_texts(spec: TaskSpec, examples: Sequence[TextExample]) -> list[Docume
 
 
 def _best_labels(gold: Sequence[str], examples: int) -> tuple[str, ...]:
-    """Returns the labels that, given to every example, have the highest F1 over all labels."""
+    """Returns the constant label set with the highest micro F1."""
     best, highest, right = 0, 0.0, 0
     ranked = Counter(gold).most_common()
     for count, (_, times) in enumerate(ranked, start=1):

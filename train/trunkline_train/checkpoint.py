@@ -1,13 +1,13 @@
-"""Checkpoints: safetensors and JSON, no pickle; written whole or not at all.
+"""Checkpoints: safetensors and JSON, no pickle; written atomically.
 
 FOLDER/model.safetensors     encoder and heads; low-rank updates are merged in
 FOLDER/checkpoint.json       tasks with labels, progress, scores, the whole configuration
 FOLDER/tokenizer.json        the `tokenizers` file
 FOLDER/config.json           the encoder's architecture
-FOLDER/state.safetensors     optimiser moments, and weights not merged  (where training can go on)
-FOLDER/state.json            optimiser groups
+FOLDER/state.safetensors     optimiser moments and unmerged weights (resumable checkpoints only)
+FOLDER/state.json            optimiser groups (resumable checkpoints only)
 
-Order, dropout and learning rates follow from the number of the step; they need no saving.
+Order, dropout and learning rates depend only on the step, so they are not saved.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from trunkline_train.torch_runner import TorchRunner
 
 _META, _WEIGHTS, _TOKENIZER = CHECKPOINT, "model.safetensors", "tokenizer.json"
 _STATE, _STATE_META = "state.safetensors", "state.json"
-_MODEL = "model."  # prefix, in the state, of weights that the plain model has otherwise
+_MODEL = "model."  # prefix of unmerged weights in the state
 FORMAT = 3
-_PAIRS_REVERSED = 2  # the format whose tasks of pairs read the second text first
+_PAIRS_REVERSED = 2  # in this format, models of text pairs read the second text first
 
 
 @dataclass
 class Progress:
-    """How far training is.
+    """Progress of training.
 
     Attributes:
         step: Finished optimiser steps.
@@ -70,11 +70,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a model is made from, beyond the names in its configuration.
+    """Exact versions of what a model is made from.
 
     Attributes:
-        commit: Of the encoder's repository on the hub; empty for a local one.
-        data: By task, a fingerprint of what its training and dev files hold, wherever they lie.
+        commit: Commit of the encoder's repository on the hub; empty for a local encoder.
+        data: By task, a fingerprint of the contents of its training and dev files.
     """
 
     commit: str = ""
@@ -87,11 +87,11 @@ class Checkpoint:
 
     Attributes:
         model: Encoder and heads.
-        encoder: Cuts texts into rows.
+        encoder: Splits texts into rows.
         pad_id: Vocabulary id of padding.
-        config: The configuration it was trained by.
-        progress: How far training was.
-        origin: What it was made from.
+        config: The configuration it was trained with.
+        progress: Progress of training.
+        origin: Exact versions of encoder and data.
     """
 
     model: MultitaskModel
@@ -107,14 +107,14 @@ class Checkpoint:
         return self.model.tasks
 
     def pipeline(self) -> Pipeline:
-        """Returns the pipeline of serving, over the torch model."""
+        """Returns the serving pipeline, running the torch model."""
         return Pipeline(self.tasks, self.encoder, TorchRunner(self.model, self.pad_id))
 
 
 def save_checkpoint(
     folder: Path, checkpoint: Checkpoint, optimizer: Optimizer | None = None
 ) -> None:
-    """Writes a checkpoint; with the optimiser, training can go on from it."""
+    """Writes a checkpoint; training can be resumed from it if the optimiser is given."""
     meta = {
         "format": FORMAT,
         "tasks": plain(checkpoint.tasks),
@@ -133,10 +133,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Loads a checkpoint, or the best one of a run's folder.
+    """Loads a checkpoint, or the best checkpoint in a run's folder.
 
     Raises:
-        CheckpointError: It is missing, broken or of another version; names the file.
+        CheckpointError: The checkpoint is missing, broken or of another format.
     """
     best = folder / "best"
     if not (folder / _META).exists() and (best.exists() or left_aside(best)):
@@ -174,15 +174,15 @@ def _load(folder: Path) -> Checkpoint:
 
 
 def resumable(folder: Path, saved: Checkpoint, fresh: Checkpoint) -> Checkpoint:
-    """Returns `fresh`, built from the configuration, with weights and progress of `saved`.
+    """Returns `fresh` with the weights and progress of `saved`.
 
     Args:
-        folder: Of the checkpoint `saved`.
-        saved: Where the run stands.
-        fresh: The model as training would begin.
+        folder: Folder of `saved`.
+        saved: The checkpoint to resume from.
+        fresh: The model built from the configuration, before training.
 
     Raises:
-        CheckpointError: The checkpoint is of another configuration, labels or data, or is broken.
+        CheckpointError: The checkpoint has another configuration, labels or data, or is broken.
     """
     other = _difference(saved, fresh)
     if other:
@@ -197,7 +197,7 @@ def resumable(folder: Path, saved: Checkpoint, fresh: Checkpoint) -> Checkpoint:
 
 
 def _difference(saved: Checkpoint, fresh: Checkpoint) -> str:
-    """Returns what would make going on another training; nothing if the two are of one run."""
+    """Returns the difference that prevents resuming, or an empty string if there is none."""
     before, now = (dict(_settings(plain(one.config))) for one in (saved, fresh))
     for key in [key for key in {**before, **now} if before.get(key) != now.get(key)]:
         return f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
@@ -211,9 +211,9 @@ def _difference(saved: Checkpoint, fresh: Checkpoint) -> str:
 
 
 def _settings(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yields key and value of all settings that training follows from; of paths, only the end.
+    """Yields (key, value) of all settings that affect training, with only the ends of paths.
 
-    Data may lie elsewhere by now: what it holds is compared, not where it is.
+    Paths of data are left out: data may have moved, so its contents are compared instead.
     """
     if isinstance(value, dict) and value:
         for name, one in value.items():
@@ -225,7 +225,7 @@ def _settings(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
 
 
 def load_state(folder: Path, optimizer: Optimizer) -> None:
-    """Puts the optimiser back as it was.
+    """Restores the state of the optimiser.
 
     Raises:
         CheckpointError: The checkpoint has no training state, or it is broken.
@@ -269,14 +269,14 @@ def _load_state(folder: Path) -> dict[str, Tensor]:
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # which is no OSError even where the disk is full
+    except SafetensorError as error:  # not an OSError, even if the disk is full
         raise OSError(f"{path}: cannot be written: {error}") from None
 
 
 def _split(
     tensors: Mapping[str, Tensor], prefix: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Returns the tensors with a prefix, without it, and the others."""
+    """Splits tensors into those with a prefix, which is removed, and the others."""
     ours = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     return ours, {name: t for name, t in tensors.items() if not name.startswith(prefix)}
 

@@ -1,4 +1,4 @@
-"""The training configuration: one typed tree, read from TOML; unknown keys are refused."""
+"""The training configuration: one typed tree, read from TOML; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trunkline_train.settings import (
 Sources = str | tuple[str, ...]
 Column = int | str
 Columns = Column | tuple[Column, ...]
-# What says where the examples of a task are, and how they are read.
+# Keys that say where a task's examples are and how they are read.
 _DATA_KEYS = (
     *("kind", "train", "dev", "test", "column", "text", "text_pair"),
     *("label_names", "offsets", "overlaps", "downsample", "limit"),
@@ -38,7 +38,7 @@ _DATA_KEYS = (
 
 @dataclass(frozen=True)
 class Limit:
-    """Most examples of each split; a larger split is sampled at random, always the same way."""
+    """Maximum examples per split; larger splits are sampled at random with a fixed seed."""
 
     train: Count | None = None
     dev: Count | None = None
@@ -49,29 +49,29 @@ class Limit:
 class TaskConfig:
     """One task and its data.
 
-    Tasks that name the same training data share it: each document goes once through the encoder,
-    for all of them.
+    Tasks with the same training data share it: the encoder processes each document once for all
+    of them.
 
     Attributes:
         kind: A kind of task, e.g. `token-classification`.
         train, dev, test: A file (plain or .gz), or `hub:NAME[:SUBSET][@REVISION]#SPLIT` for a data
-            set of the Hugging Face hub; a list reads several corpora as one. Without `dev`, a part
-            of `train` is held out, whole contexts at a time.
-        column: Where labels stand: a column counted from 0 or, if negative, from the end; or the
-            name of a column, key or feature. None takes the reader's default.
-        text: Column, key or feature of the text; of text classification also a list of them,
-            joined by blanks. Empty for the default.
+            set on the Hugging Face hub; a list reads several corpora as one. Without `dev`, a part
+            of `train` is held out, in whole contexts.
+        column: Column of the labels: a number from 0 or, if negative, from the end, or the name of
+            a column, key or feature. None for the reader's default.
+        text: Column, key or feature of the text; for text classification also a list of them,
+            joined with blanks. Empty for the default.
         text_pair: Column, key or feature of the second text; only with the option `pair`.
         labels: The label set, in order; empty infers it from the training data.
-        label_names: What labels in the data stand for, e.g. `{"1" = "World"}`.
-        offsets: What the bounds of spans count: `code-point`, `utf16-unit` or `utf8-byte`; None for
-            what the format's own tool counts.
-        overlaps: What becomes of spans that overlap: `error`, or the `longest` stays.
-        downsample: Share of the examples of every split that is kept, the same at each run.
-        limit: Bounds on the number of examples.
+        label_names: Names for labels in the data, e.g. `{"1" = "World"}`.
+        offsets: Unit of span offsets: `code-point`, `utf16-unit` or `utf8-byte`; None for the unit
+            of the format's own tool.
+        overlaps: How to treat overlapping spans: `error`, or keep the `longest`.
+        downsample: Share of every split's examples to keep, sampled with a fixed seed.
+        limit: Maximum number of examples.
         batch_size: Rows per batch.
-        weight: Factor of the task's mean loss.
-        teacher: A run or checkpoint with a task of this name, whose logits are learned too.
+        weight: Weight of the task's mean loss.
+        teacher: A run or checkpoint with a task of the same name, to distil logits from.
         options: Decode defaults, by kind.
     """
 
@@ -94,7 +94,7 @@ class TaskConfig:
     options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses an unknown kind, options that are not its own, and columns it does not read."""
+        """Checks the kind, its options, the sources and the columns."""
         options = self.decode_options()
         for split in ("train", "dev", "test"):
             if getattr(self, split) is not None and not all(self.sources(split) or [""]):
@@ -109,7 +109,7 @@ class TaskConfig:
 
     @property
     def texts(self) -> tuple[Column, ...]:
-        """The columns of the text; none for the default."""
+        """The columns of the text; empty for the default."""
         return self.text if isinstance(self.text, tuple) else (self.text,)
 
     def decode_options(self) -> Options:
@@ -117,7 +117,7 @@ class TaskConfig:
         return parse(find_kind(self.kind).options, self.options, "options")
 
     def sources(self, split: str) -> tuple[str, ...]:
-        """Returns the sources of `train`, `dev` or `test`; none if it is not given."""
+        """Returns the sources of `train`, `dev` or `test`; empty if it is not set."""
         given: Sources | None = getattr(self, split)
         if given is None:
             return ()
@@ -129,14 +129,14 @@ class Config:
     """A whole configuration.
 
     Attributes:
-        name: Of the model; also of its bundle.
+        name: Name of the model and its bundle.
         encoder: A local folder, a run or checkpoint, such as a teacher's, or the NAME or
             NAME@REVISION of a model on the Hugging Face hub.
-        tasks: By task name; their order is the order of the heads.
-        rows: How texts are cut.
-        model: What becomes of the pretrained encoder.
-        mixing: Which tasks' batches make a step.
-        balancing: How their losses are weighed.
+        tasks: Tasks by name, in the order of the heads.
+        rows: How texts are split into rows.
+        model: How the pretrained encoder is changed.
+        mixing: How batches of the tasks are mixed.
+        balancing: How the tasks' losses are balanced.
         distillation: How tasks with a teacher learn from it.
         training: How the model is trained.
     """
@@ -152,7 +152,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        """Refuses a model without tasks, and unfit names."""
+        """Checks that names are valid, and that there is an encoder and a task."""
         check_model_name(self.name)
         if not self.encoder:
             raise ValueError("encoder: is empty; name a model of the hub, or a folder")
@@ -165,7 +165,7 @@ class Config:
 
     @property
     def weighed(self) -> bool:
-        """Whether losses are weighed against each other, by hand or by a method."""
+        """Whether losses are weighted against each other, by hand or by a method."""
         weights = {task.weight for task in self.tasks.values()}
         return len(weights) > 1 or self.balancing.method != "static"
 
@@ -173,21 +173,21 @@ class Config:
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Reads a TOML configuration.
 
-    Paths in it are relative to it, those in `changes` to the working folder; all become absolute.
+    Paths in the file are relative to it, those in `changes` to the working folder; all become
+    absolute.
 
     Args:
         path: The file.
-        changes: `key.path=value` each, which replace what the file says; a value is read as TOML
-            if it can be, else as a string.
+        changes: Overrides of the form `key.path=value`; a value that is not valid TOML is a string.
 
     Raises:
-        ConfigError: The file or a key is at fault; names which.
+        ConfigError: The file is unreadable, or a key is invalid.
     """
     try:
         data = tomllib.loads(read_edited(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    except (ValueError, RecursionError) as error:  # also of its encoding, or thousands of digits
+    except (ValueError, RecursionError) as error:  # also for its encoding, or thousands of digits
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     data = anchored(data, path.parent)
     for change in changes:
@@ -196,10 +196,10 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
 
 
 def changed(config: Config, changes: Sequence[str]) -> Config:
-    """Returns a configuration with some values replaced, as `load_config` does.
+    """Returns a configuration with the same kind of `changes` applied as in `load_config`.
 
     Raises:
-        ConfigError: A key is at fault; names which.
+        ConfigError: A key is invalid.
     """
     if not changes:
         return config
@@ -210,10 +210,10 @@ def changed(config: Config, changes: Sequence[str]) -> Config:
 
 
 def parse_config(data: Mapping[str, Any], source: str) -> Config:
-    """Returns plain values as a configuration; `source` names them in errors.
+    """Parses a configuration from plain values; `source` names them in errors.
 
     Raises:
-        ConfigError: A key is unknown, missing or of the wrong type; names it.
+        ConfigError: A key is unknown, missing or of the wrong type.
     """
     try:
         return parse(Config, data)
@@ -222,12 +222,12 @@ def parse_config(data: Mapping[str, Any], source: str) -> Config:
 
 
 def beyond_data(before: Config, after: Config, more: Sequence[str] = ()) -> str | None:
-    """Returns the first key that differs and does not say where data is or how it is read.
+    """Returns the first key that differs, apart from keys that only concern data.
 
     Args:
         before: A configuration.
-        after: Another one.
-        more: Other keys of a configuration or task that may differ.
+        after: Another configuration.
+        more: Further keys of a configuration or task that may differ.
     """
     old, new = plain(before), plain(after)
     for key in new:
@@ -236,7 +236,7 @@ def beyond_data(before: Config, after: Config, more: Sequence[str] = ()) -> str 
     for name, task in new["tasks"].items():
         other = old["tasks"].get(name)
         if other is None or other["kind"] != task["kind"]:
-            continue  # another task, which whoever wants this one refuses
+            continue  # a different task; callers reject it
         for key, value in task.items():
             if other[key] != value and key not in (*_DATA_KEYS, *more):
                 return f"tasks.{name}.{key}"
@@ -263,6 +263,6 @@ def _apply(data: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {change}: {table!r} is not a table")
     try:
         new = tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):  # of TOML, or of thousands of digits or brackets
+    except (ValueError, RecursionError):  # not TOML, or thousands of digits or brackets
         new = value
     data[last] = anchored(new, Path.cwd(), (*tables, last))

@@ -1,4 +1,4 @@
-"""The command `trunkline convert`: annotated texts from one tool's format to another's."""
+"""The command `trunkline convert`: converts annotated texts between tools' formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def convert(argv: Sequence[str]) -> int:
     if out != _STDOUT and Path(out).exists():
         raise DataError(out, "exists; give another name, or delete it first")
     notes = Notes(options.input)
-    # All of it is read before anything is written: a fault may stand in the last line.
+    # Read everything before writing anything, since even the last line may be invalid.
     texts = list(_read(options, notes))
     notes.check()
     if not texts:
@@ -75,11 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _AllSpans(TokenReader):
-    """Reads texts with spans that may overlap.
+    """Reads texts with spans, which may overlap.
 
     Args:
-        task: Where texts and spans are.
-        overlaps: What becomes of spans that overlap.
+        task: The source and its columns.
+        overlaps: How to handle overlapping spans.
     """
 
     def __init__(self, task: TaskConfig, overlaps: Overlaps) -> None:
@@ -87,7 +87,7 @@ class _AllSpans(TokenReader):
         self._overlaps = overlaps
 
     def reading(self) -> Reading:
-        """Returns how rows are read."""
+        """Returns the settings for reading rows, with `overlaps` replaced."""
         return replace(super().reading(), overlaps=self._overlaps)
 
 
@@ -105,7 +105,7 @@ def _read(options: argparse.Namespace, notes: Notes) -> Iterator[Marked]:
 
 
 def _column(name: str | None) -> Column | None:
-    """Returns a column by name, or by number where it is one."""
+    """Parses a column given by name or number."""
     is_number = name is not None and name.removeprefix("-").isdecimal()
     return int(name) if name is not None and is_number else name
 
@@ -143,10 +143,10 @@ def _write(texts: Sequence[Marked], form: str, out: str) -> None:
 
 
 def _docbin(texts: Sequence[Marked], out: str) -> bytes:
-    """Returns spaCy's binary format; its tokens are our words, so that every span is some of them.
+    """Returns texts as a spaCy `DocBin`; its tokens are `plain_words`, so spans match token bounds.
 
     Raises:
-        DataError: spaCy is not installed, or cannot hold the spans.
+        DataError: spaCy is not installed, or spans overlap.
     """
     try:
         tokens, spacy = import_module("spacy.tokens"), import_module("spacy")
@@ -163,7 +163,7 @@ def _docbin(texts: Sequence[Marked], out: str) -> bytes:
 
 
 def _doc(marked: Marked, vocab: Any, tokens: Any) -> Any:
-    """Returns a text as spaCy's `Doc`; white space that is not one blank is tokens too."""
+    """Converts a text to a spaCy `Doc`; white space other than a single blank becomes tokens."""
     words: list[str] = []
     spaces: list[bool] = []
     end = 0

@@ -1,4 +1,4 @@
-"""Where a key belongs that stands in the wrong table of a configuration."""
+"""Suggests the right table for a misplaced configuration key."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _TASK = "tasks.NAME"
 
 
 def misplaced(config: type, task: type, data: Mapping[str, Any]) -> str | None:
-    """Returns what to say of the first key that is known, but elsewhere; None if there is none.
+    """Returns an error message for the first key in the wrong table, or None if there is none.
 
     Args:
         config: The type of a configuration.
-        task: That of a task in it.
-        data: Plain values of one.
+        task: The type of a task in it.
+        data: Plain values of a configuration.
     """
     places = [*_places(config, ""), *_places(task, f"{_TASK}.")]
     places += [one for kind in KINDS.values() for one in _places(kind.options, f"{_TASK}.options.")]
@@ -31,7 +31,7 @@ def misplaced(config: type, task: type, data: Mapping[str, Any]) -> str | None:
 
 
 def _places(cls: type, before: str) -> Iterator[str]:
-    """Yields the places of all fields of a table, those of the tables in it too."""
+    """Yields the dotted paths of all fields of a table and its subtables."""
     hints = get_type_hints(cls)
     for one in fields(cls):
         yield before + one.name
@@ -40,7 +40,7 @@ def _places(cls: type, before: str) -> Iterator[str]:
 
 
 def _keys(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields the keys of a configuration as they stand, and with NAME for the name of a task."""
+    """Yields each key's dotted path, and the same with NAME in place of the task name."""
     for key, value in data.items():
         yield key, key
         table = value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""The training loop, all of it: read, step, evaluate, save, resume."""
+"""The whole training loop: read, step, evaluate, save, resume."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ from trunkline_train.streams import Features, Stream, build_streams
 
 @dataclass(frozen=True)
 class Run:
-    """What a run works with.
+    """State of a run.
 
     Attributes:
         checkpoint: Model and progress.
-        specs: The tasks as configured; the model's own may carry tuned thresholds.
-        dev: By task, the examples scored after each epoch.
+        specs: The tasks as configured; the model's copies may have tuned thresholds.
+        dev: Examples scored after each epoch, by task.
         streams: The data sets.
-        mixer: Draws their batches.
-        balancer: Weighs their losses.
-        optimizer: Over the trained parameters.
+        mixer: Chooses the data sets of each step.
+        balancer: Weights the losses.
+        optimizer: Optimiser of the trained parameters.
     """
 
     checkpoint: Checkpoint
@@ -77,16 +77,16 @@ def train(
     overwrite: bool = False,
     on_step: Callable[[int], None] | None = None,
 ) -> Checkpoint:
-    """Trains a model and returns the best checkpoint, by the mean of the tasks' dev scores.
+    """Trains a model and returns the checkpoint with the best mean dev score.
 
     Writes `last/` (resumable) and `best/` checkpoints, the log, curves and a model card into `out`.
 
     Args:
-        config: What to train on what.
-        out: Folder of the run; must not hold one unless `resume` or `overwrite`.
-        resume: Go on from `out/last`, exactly where it stopped.
+        config: The training configuration.
+        out: Folder of the run; must not hold one unless `resume` or `overwrite` is true.
+        resume: Continue from `out/last`, exactly where it stopped.
         overwrite: Replace the run in `out`, once all data is read.
-        on_step: Called after each optimiser step with the real tokens that it took.
+        on_step: Called after each optimiser step with its number of real tokens.
 
     Raises:
         ConfigError: The configuration does not fit the model, or the run exists.
@@ -123,7 +123,7 @@ def train(
                 scores = _evaluate(run, workers)
                 report.epoch(progress.step // mixer.steps_per_epoch, scores)
                 _keep_best(run, out, scores, workers)
-            # Asked once, and of all processes: none may save, or stop, without the others.
+            # All processes must save or stop together, so they agree once per step.
             stop = workers.any(stopping())
             if ended or stop or progress.step % config.training.save_steps == 0:
                 _save_last(run, out, workers)
@@ -138,7 +138,7 @@ def train(
 
 
 def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
-    """Reads all data; builds the model anew, or loads it from the checkpoint `last`."""
+    """Reads all data, and builds a new model or loads it from the checkpoint `last`."""
     saved = None if last is None else load_checkpoint(last)
     commit = "" if saved is None else saved.origin.commit
     pretrained = load_pretrained(config.encoder, config.model, commit)
@@ -173,12 +173,12 @@ def _prepare(config: Config, workers: Workers, last: Path | None) -> Run:
 
 
 def _step(run: Run, stepper: Stepper, out: Path, workers: Workers) -> StepResult:
-    """Does one step of the optimiser; if it cannot be done, saves the state before it."""
+    """Does one optimiser step; if that fails, saves the state before it."""
     progress = run.checkpoint.progress
     try:
         result = stepper.run(progress.step)
     except TrainingFault:
-        if workers.count == 1:  # of several, one alone may have failed: no waiting
+        if workers.count == 1:  # others may not have failed; saving would wait
             _save_last(run, out, workers)
         raise
     run.optimizer.step()
@@ -212,14 +212,14 @@ def _features(
         device=workers.device,
     )
     features = attach() if workers.leads else None
-    workers.share(None)  # the others find in the cache what the first one computed
+    workers.share(None)  # the other processes read the first one's result from the cache
     return features or attach()
 
 
 def make_mixer(config: Config, streams: Sequence[Stream]) -> Mixer:
-    """Returns what draws the batches of a run."""
+    """Creates the mixer of a run."""
     ratios = config.mixing.ratios
-    # Short steps learn more from as many tokens (docs/adr/0005), but leave nothing to weigh.
+    # Smaller steps learn more per token (docs/adr/0005), but weighting needs several tasks a step.
     default = len(streams) if config.weighed else 1
     return Mixer(
         config.mixing,
@@ -249,7 +249,7 @@ def _introduce(run: Run, report: Report) -> None:
 
 
 def _set_rates(optimizer: AdamW, factor: float) -> float:
-    """Sets all learning rates to a share of their peak; returns the encoder's."""
+    """Scales all learning rates from their peaks; returns the encoder's."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["peak"]
     return float(optimizer.param_groups[0]["lr"])
@@ -261,7 +261,7 @@ def _stale(run: Run) -> bool:
 
 
 def _evaluate(run: Run, workers: Workers) -> dict[str, Scores]:
-    """Tunes thresholds where there are any, and scores every task on its dev examples."""
+    """Tunes any thresholds, and scores every task on its dev examples."""
     if not workers.leads:
         return workers.share({})
     scores = {}
@@ -275,7 +275,7 @@ def _evaluate(run: Run, workers: Workers) -> dict[str, Scores]:
 
 
 def _keep_best(run: Run, out: Path, scores: Mapping[str, Scores], workers: Workers) -> None:
-    """Notes the scores, and saves the model where it is the best so far, over all or for a task."""
+    """Records the scores, and saves the model if its mean or a task's score is the best so far."""
     progress = run.checkpoint.progress
     mean = sum(score.value for score in scores.values()) / len(scores)
     before = progress.by_task

@@ -1,4 +1,4 @@
-"""Which data sets feed a step: samplers, deterministic by step."""
+"""Samplers that choose the data sets of each step, deterministically."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from trunkline_train.settings import MixingConfig
 
 Floats = NDArray[np.float64]
 
-_EPOCHS = 3  # where the configuration does not say
+_EPOCHS = 3  # default number
 
 
 class Mixer:
     """Draws the data sets of every step.
 
-    Draws follow from the step alone. Shares are kept within a step, too: of `draws` draws a data
-    set with share p gets floor or ceiling of p times `draws` (systematic sampling), which leaves
-    less to chance than drawing each for itself.
+    Draws depend only on the seed and the step. Within a step, a data set with share p gets the
+    floor or ceiling of p times `draws` batches (systematic sampling), which has less variance than
+    independent draws.
 
     Args:
         config: The sampler and its settings.
         sizes: Batches per pass of each data set.
         draws: Batches per step.
-        ratios: By data set; only for the sampler `ratios`.
-        epochs: Of the whole run; None for three of as many whole passes as `least` asks for.
-        least: Where `epochs` is None: batches that an average data set gives to the run, at least.
-        seed: Of the draws.
+        ratios: Ratio of each data set, for the sampler `ratios` only.
+        epochs: Number of epochs; None for three, each of as many passes as `least` requires.
+        least: If `epochs` is None, the minimum batches in the run per data set, on average.
+        seed: Seed of the draws.
 
     Attributes:
         draws: Batches per step.
-        passes: Of each epoch.
-        epochs: Of the whole run.
-        steps_per_epoch: Optimiser steps of each.
+        passes: Passes per epoch.
+        epochs: Number of epochs.
+        steps_per_epoch: Optimiser steps per epoch.
         total: Optimiser steps of the whole run.
     """
 
@@ -64,7 +64,7 @@ class Mixer:
         self.total = self.steps_per_epoch * self.epochs
 
     def at(self, step: int) -> list[int]:
-        """Returns the data sets that give a batch to a step, one entry per batch."""
+        """Returns the index of the data set of each batch in a step."""
         if self._config.sampler == "round-robin":
             first = step * self.draws
             return [(first + draw) % len(self._sizes) for draw in range(self.draws)]
@@ -75,7 +75,7 @@ class Mixer:
         return [int(one) for one in drawn]
 
     def shares(self) -> Floats:
-        """Returns each data set's share of the draws, adding up to 1."""
+        """Returns each data set's share of the draws; shares add up to 1."""
         values = _SHARES[self._config.sampler](self)
         return values / float(values.sum())
 

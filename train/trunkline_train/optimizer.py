@@ -1,4 +1,4 @@
-"""What AdamW is given: which parameters, at which rates; and how rates move over the run."""
+"""Parameter groups and learning rates for AdamW, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from trunkline_train.model.layers import find_layers, is_embedding
 from trunkline_train.model.multitask import MultitaskModel
 from trunkline_train.settings import TrainingConfig
 
-# Where the configuration sets no rates (docs/adr/0019): BERT-base's, higher for narrower encoders.
+# Default rates (docs/adr/0020): BERT-base's, higher for narrower encoders.
 _BASE_RATE, _BASE_WIDTH, _MOST_RATE = 5e-5, 768, 5e-4
 _HEAD_RATE = 1e-3
 
 
 def parameter_groups(model: MultitaskModel, settings: TrainingConfig) -> list[dict[str, Any]]:
-    """Returns the groups for AdamW, of all parameters that require a gradient.
+    """Returns AdamW's parameter groups of all parameters that require a gradient.
 
-    Biases, norms and other vectors do not decay. Heads may have a rate of their own. With
-    `layer_decay` below 1 the top layer learns at the encoder's rate, each one below at a share of
-    that above, and embeddings slowest. The encoder's groups come first, the fastest leading; each
-    holds its full rate as `peak` too.
+    Biases, norms and other vectors have no weight decay. Heads may have a rate of their own. With
+    `layer_decay` below 1, the top layer learns at the encoder's rate, each lower layer at that
+    share of the rate above, and embeddings slowest. The encoder's groups come first, fastest
+    first. Each group also stores its peak rate as `peak`.
 
     Raises:
         ConfigError: `layer_decay` is set for an encoder without a list of layers.
@@ -41,7 +41,7 @@ def parameter_groups(model: MultitaskModel, settings: TrainingConfig) -> list[di
 def _rated(
     model: MultitaskModel, settings: TrainingConfig
 ) -> Iterator[tuple[bool, float, Parameter]]:
-    """Yields (is of a head, rate, parameter) of what is trained, the encoder's first."""
+    """Yields (is in a head, rate, parameter) of each trained parameter, the encoder's first."""
     depth = _depths(model, settings.layer_decay)
     rate, head_rate = peak_rates(model, settings)
     for name, parameter in model.encoder.named_parameters():
@@ -52,14 +52,14 @@ def _rated(
 
 
 def peak_rates(model: MultitaskModel, settings: TrainingConfig) -> tuple[float, float]:
-    """Returns the highest learning rates of encoder and heads: as set, or those that fit them."""
+    """Returns the peak learning rates of encoder and heads, as configured or by default."""
     width = model.encoder.config.hidden_size
     rate = settings.learning_rate or min(_BASE_RATE * (_BASE_WIDTH / width) ** 2, _MOST_RATE)
     return rate, settings.head_learning_rate or max(_HEAD_RATE, rate)
 
 
 def _depths(model: MultitaskModel, layer_decay: float) -> Callable[[str], int]:
-    """Returns how far below the top layer a parameter of the encoder stands, by its name."""
+    """Returns a function from an encoder parameter's name to its depth below the top layer."""
     if layer_decay == 1.0:
         return lambda name: 0
     prefix, layers = find_layers(model.encoder, "training.layer_decay")
@@ -76,11 +76,11 @@ def _depths(model: MultitaskModel, layer_decay: float) -> Callable[[str], int]:
 
 
 def schedule(total: int, warmup: float) -> Callable[[int], float]:
-    """Returns the factor of the rate by step: rising over the warm-up, then falling to zero.
+    """Returns the rate's factor by step: it rises over the warm-up, then falls linearly to zero.
 
     Args:
         total: Steps of the run.
-        warmup: Share of them with a rising rate.
+        warmup: Share of the steps with a rising rate.
     """
     rising = max(1, int(warmup * total))
 

@@ -1,7 +1,8 @@
-"""Paths in a configuration: relative to the file that names them, absolute from then on.
+"""Resolves the paths in a configuration.
 
-What a command line or a Python program names is relative to the working folder. Once read, a
-configuration holds absolute paths, so that a run can be resumed and exported from anywhere.
+Paths in a file are relative to that file; paths from a command line or a Python program are
+relative to the working folder. Once read, a configuration holds absolute paths, so that a run can
+be resumed and exported from anywhere.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Any
 
 HUB = "hub:"
 _HUB_MODEL = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@.+)?")  # OWNER/NAME@REVISION
-_HUB_NAME = re.compile(r"([^#@:]+)(.*)")  # of a data set, and what follows it
+_HUB_NAME = re.compile(r"([^#@:]+)(.*)")  # name of a data set, and the rest
 
 _log = logging.getLogger(__name__)
 
 
 def anchored(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
-    """Returns plain values of a configuration with absolute paths.
+    """Makes the paths in plain values of a configuration absolute.
 
     Args:
-        value: All of it, or what stands at `key`.
-        folder: What relative paths in it are relative to.
-        key: Names of the tables that it stands in, and its own.
+        value: The whole configuration, or the value at `key`.
+        folder: Folder that relative paths start from.
+        key: Names of the enclosing tables, then the key itself.
     """
     if isinstance(value, Mapping):
         return {name: anchored(one, folder, (*key, str(name))) for name, one in value.items()}
@@ -37,7 +38,7 @@ def anchored(value: Any, folder: Path, key: tuple[str, ...] = ()) -> Any:
 
 
 def is_place(key: tuple[str, ...]) -> bool:
-    """Returns whether a key of a configuration says where something is."""
+    """Returns whether a key of a configuration holds a path or hub name."""
     return _pattern(key) in _RULES
 
 
@@ -46,9 +47,10 @@ def _pattern(key: tuple[str, ...]) -> str:
 
 
 def cache_folder(setting: str | None) -> Path | None:
-    """Returns the folder of encoded data sets: as set, None for an empty setting, or the user's.
+    """Returns the folder of encoded data sets: as configured, by default in the user's cache.
 
-    A user without a home, such as one of a container that /etc/passwd does not know, has none.
+    Returns None if the setting is empty or the user has no home directory, as can happen in a
+    container whose user is not in /etc/passwd.
     """
     if setting is not None:
         return Path(setting) if setting else None
@@ -62,18 +64,18 @@ def cache_folder(setting: str | None) -> Path | None:
 
 
 def is_path(encoder: str) -> bool:
-    """Returns whether an encoder's name can only be a path, and no model's on the hub."""
+    """Returns whether an encoder's name can only be a path, not a model on the hub."""
     return _HUB_MODEL.fullmatch(encoder) is None
 
 
 def split_revision(encoder: str) -> tuple[str, str | None]:
-    """Returns the name and the revision of an encoder on the hub, given as NAME@REVISION."""
+    """Splits the NAME@REVISION of an encoder on the hub into name and revision."""
     name, _, revision = encoder.partition("@")
     return name, revision or None
 
 
 def without_folder(name: str) -> str:
-    """Returns the last part of a local path, and a name on the hub whole: results travel."""
+    """Shortens an absolute path to its last part, for results that are shown elsewhere."""
     path = Path(name.removeprefix(HUB))
     return path.name if path.is_absolute() else name
 

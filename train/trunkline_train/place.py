@@ -1,4 +1,4 @@
-"""The folder of a run: whether one may be written there, and what an old one leaves behind."""
+"""Checks the folder of a run before writing, and clears an old run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _CARD = "README.md"
 
 
 def check_place(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuses a folder that a run must not be written into.
+    """Checks that a run may be written into a folder.
 
     Args:
         out: The folder; may be missing.
-        resume: Whether the run in it goes on.
-        overwrite: Whether a run in it is to be replaced.
+        resume: Whether to resume the run in it.
+        overwrite: Whether to replace a run in it.
 
     Raises:
-        ConfigError: It holds a run, or a README.md of somebody else.
+        ConfigError: The folder holds a run, or a README.md that no run wrote.
         CheckpointError: There is nothing to resume.
     """
     if resume and overwrite:

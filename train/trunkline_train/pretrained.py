@@ -1,4 +1,4 @@
-"""Loads a pretrained encoder and its tokenizer: from the hub, a local folder or a trained model."""
+"""Loads a pretrained encoder and its tokenizer from the hub, a local folder or a trained model."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from trunkline_train.model.layers import freeze, keep_layers
 from trunkline_train.paths import is_path, split_revision
 from trunkline_train.settings import ModelConfig, RowsConfig
 
-# Architectures name the settings differently.
+# Names of the dropout settings in different architectures.
 _DROPOUTS = {
     "hidden_dropout": ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout"),
     "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
 }
-# They number positions from pad_id + 1 on.
+# Architectures that number positions from pad_id + 1 on.
 _SHIFTED = {
     "camembert",
     "data2vec-text",
@@ -45,7 +45,7 @@ _SHIFTED = {
     "xlm-roberta-xl",
     "xmod",
 }
-_TRAINED = ("checkpoint.json", "best/checkpoint.json")  # of a checkpoint, of a run
+_TRAINED = ("checkpoint.json", "best/checkpoint.json")  # in a checkpoint, in a run
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Pretrained:
         encoder: The pretrained weights.
         tokenizer: The `tokenizers` object.
         pad_id: Vocabulary id of padding.
-        commit: Of the repository on the hub that they are from; empty for others.
+        commit: Commit of the repository on the hub; empty for other sources.
     """
 
     encoder: PreTrainedModel
@@ -69,13 +69,13 @@ def load_pretrained(name: str, model: ModelConfig | None = None, commit: str = "
     """Loads an encoder, drops layers and freezes parts of it as configured.
 
     Args:
-        name: NAME or NAME@REVISION of a model on the hub, a local folder, or a run or checkpoint of
-            Trunkline, whose encoder and tokenizer are taken.
-        model: What becomes of it; None leaves it as it is.
-        commit: What a model on the hub is taken at, whatever its branch or tag says by now.
+        name: NAME or NAME@REVISION of a model on the hub, a local folder, or a Trunkline run or
+            checkpoint, whose encoder and tokenizer are used.
+        model: Changes to the encoder; None for none.
+        commit: Commit of a model on the hub; overrides its branch or tag.
 
     Raises:
-        ConfigError: It cannot be loaded, has no fast tokenizer, or does not take a setting.
+        ConfigError: The encoder cannot be loaded, has no fast tokenizer, or lacks a setting.
         CheckpointError: The run or checkpoint is broken.
     """
     if not sys.stderr.isatty():
@@ -99,7 +99,7 @@ def _from_hub(name: str, model: ModelConfig, commit: str) -> Pretrained:
         raise ConfigError(f"encoder {name!r}: there is no such file or folder; {mend}")
     repository, revision = split_revision(name)
     with _one_line(name):
-        # Files lie in a folder named by the commit, also where the network is not to be asked.
+        # The cache folder of a file is named by the commit, even offline.
         file = _config_file(repository, commit or revision)
     commit = Path(file).parent.name
     found = _from_files(repository, name, model, {"revision": commit})
@@ -131,7 +131,7 @@ def _from_files(place: str, name: str, model: ModelConfig, at: Mapping[str, str]
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """Turns whatever the hub client and transformers raise into one line."""
+    """Converts any error of the hub client or transformers to a one-line ConfigError."""
     try:
         yield
     except Exception as error:  # anything from OSError to ValueError
@@ -147,7 +147,7 @@ def _from_run(folder: Path, model: ModelConfig) -> Pretrained:
     source = checkpoint.model.encoder
     config = copy.deepcopy(source.config)
     _set_dropouts(config, model)
-    # Built anew, since modules read their dropout only then. Poolers are not in checkpoints.
+    # Built anew because modules read their dropout at construction. Checkpoints have no poolers.
     encoder = ready(AutoModel.from_config(config))
     encoder.load_state_dict(source.state_dict(), strict=False)
     tokenizer = Tokenizer.from_str(checkpoint.encoder.to_json())
@@ -166,10 +166,10 @@ def _set_dropouts(config: PretrainedConfig, model: ModelConfig) -> None:
 
 
 def text_encoder(pretrained: Pretrained, rows: RowsConfig) -> TextEncoder:
-    """Returns the encoder of texts; refuses rows longer than the model's positions.
+    """Creates the text encoder.
 
     Raises:
-        ConfigError: The rows do not fit the model, or its tokenizer leaves characters out.
+        ConfigError: The rows are too long for the model, or its tokenizer drops characters.
     """
     most = longest_row(pretrained.encoder.config, pretrained.pad_id)
     if rows.max_length > most:
@@ -183,9 +183,9 @@ def text_encoder(pretrained: Pretrained, rows: RowsConfig) -> TextEncoder:
 
 
 def longest_row(config: PretrainedConfig, pad_id: int) -> int:
-    """Returns the most tokens a row may have.
+    """Returns the maximum number of tokens in a row.
 
-    RoBERTa and its kin number positions from pad_id + 1 on.
+    RoBERTa and related models number positions from pad_id + 1 on.
     """
     most = int(getattr(config, "max_position_embeddings", 0) or 512)
     return most - pad_id - 1 if config.model_type in _SHIFTED else most

@@ -1,16 +1,16 @@
-"""What a run shows while it trains: progress, scores, a JSON-lines log, TensorBoard and plots.
+"""Reports on a run while it trains: progress, scores, a JSON-lines log, TensorBoard and plots.
 
-Into the run's folder go
+Files in the run's folder:
 
     log.jsonl          {"step", "loss", "weight", "rate", "tokens_per_second", "seconds"}: means by
-                       task since the line before; {"step", "gradient_norm", "cosine"};
+                       task since the last line; {"step", "gradient_norm", "cosine"};
                        {"step", "epoch", "dev", "main", "mean", "n", "intervals", "baseline",
                        "beats_baseline", "seconds"}
     curves.png         the log as curves
-    confusion/*.png    what the best epoch's model takes for what, a matrix per task that has one
-    tensorboard/       the same figures as event files, where TensorBoard is installed
+    confusion/*.png    confusion matrix of the best epoch's model, for each task that has one
+    tensorboard/       the same figures as event files, if TensorBoard is installed
 
-Log and events are written at once, pictures every half a minute at most, and at the end of the run.
+Log and events are written immediately, pictures at most every half minute and at the end.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from trunkline_train.plots import draw_confusion, draw_curves
 from trunkline_train.scores import Scores
 
 LOG, CURVES, CONFUSION, EVENTS = "log.jsonl", "curves.png", "confusion", "tensorboard"
-_LOG_LINES = 400  # of losses, in the whole run
-_BAR_SECONDS = 0.5  # between new figures beside the bar
-_PLAIN_SECONDS = 20.0  # between progress lines where there is no terminal
+_LOG_LINES = 400  # number of loss lines in a run's log
+_BAR_SECONDS = 0.5  # between updates of the figures beside the progress bar
+_PLAIN_SECONDS = 20.0  # between progress lines without a terminal
 _RULE = "-" * 100
 _TRY = (
     "See that labels and texts belong together, then try more examples (dev too), a higher"
@@ -47,13 +47,13 @@ _TRY = (
 
 
 class Report:
-    """Progress of one run, into `out` and onto the terminal.
+    """Reports the progress of one run to files in `out` and to the terminal.
 
     Args:
         out: Folder of the run.
         total: Optimiser steps of the whole run.
-        progress: Where the run stands; log lines beyond it are of a lost attempt and are dropped.
-        active: If False, nothing is shown or written: of several processes, one reports.
+        progress: Progress of the run; later log lines, from a lost attempt, are dropped.
+        active: If False, shows and writes nothing; only one of several processes reports.
     """
 
     def __init__(self, out: Path, total: int, progress: Progress, active: bool = True) -> None:
@@ -63,7 +63,7 @@ class Report:
         self._active = active
         self._every = max(1, total // _LOG_LINES)
         self._window, self._epoch = _Window(), _Window()
-        self._latest: dict[str, float] = {}  # a task may be in no step of a window
+        self._latest: dict[str, float] = {}  # a window may contain no step of a task
         self._clock = self._spoken = time.monotonic()
         self._lines = read_log(out, self._done)
         self._began = self._clock - _unfinished_seconds(self._lines)
@@ -77,7 +77,7 @@ class Report:
         )
 
     def __enter__(self) -> Report:
-        """Starts the log anew, with the lines that still hold."""
+        """Rewrites the log with the lines that are still valid, and opens the event files."""
         if self._active:
             self._out.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(line) + "\n" for line in self._lines)
@@ -101,14 +101,14 @@ class Report:
         self._pictures.draw()
 
     def say(self, text: str) -> None:
-        """Prints a line beside the progress bar."""
+        """Prints a line without breaking the progress bar."""
         if self._active:
             tqdm.write(text, file=sys.stderr)
 
     def step(
         self, losses: Mapping[str, float], weights: Mapping[str, float], tokens: int, rate: float
     ) -> None:
-        """Notes one optimiser step: loss and weight per task, real tokens, learning rate."""
+        """Records an optimiser step: loss and weight per task, real tokens, learning rate."""
         self._done += 1
         if not self._active:
             return
@@ -123,11 +123,11 @@ class Report:
             self._note_losses()
 
     def gradients(self, norms: Mapping[str, float], cosines: Mapping[str, float]) -> None:
-        """Notes the norm of each task's gradient, and the cosine of each pair, as `a~b`."""
+        """Logs the norm of each task's gradient, and the cosine of each pair as `a~b`."""
         self._write({"step": self._done, "gradient_norm": dict(norms), "cosine": dict(cosines)})
 
     def epoch(self, number: int, scores: Mapping[str, Scores]) -> None:
-        """Notes and prints the dev scores of an epoch, and redraws the pictures if due."""
+        """Logs and prints the dev scores of an epoch, and redraws the pictures if due."""
         if not self._active:
             return
         if self._window.steps:
@@ -146,12 +146,12 @@ class Report:
         self._began = self._clock = time.monotonic()  # evaluation is not training time
 
     def warn(self) -> None:
-        """Prints a warning for each task that the best epoch's model only guesses."""
+        """Prints a warning for each task whose best epoch is no better than guessing."""
         for warning in guessing(self._lines) if self._active else ():
             self.say(f"WARNING: {warning}")
 
     def _show(self, now: float) -> None:
-        """Shows the losses of late beside the bar, or as a line where there is no terminal."""
+        """Shows recent losses beside the bar, or as a line if there is no terminal."""
         wait = _PLAIN_SECONDS if self._bar.disable else _BAR_SECONDS
         if now - self._spoken < wait:
             return
@@ -180,7 +180,7 @@ class Report:
         )
 
     def _print(self, line: Mapping[str, Any], scores: Mapping[str, Scores], best: bool) -> None:
-        """Prints an epoch as a table: a line per task, and their mean."""
+        """Prints an epoch as a table with a line per task and the mean."""
         losses = self._epoch.losses()
         mean = f"{sum(losses.values()) / len(losses):.4f}" if losses else "-"
         self.say(_RULE)
@@ -218,14 +218,14 @@ class Report:
 
 
 def read_log(out: Path, most: float = math.inf) -> list[dict[str, Any]]:
-    """Returns the lines of a run's log up to a step; none if there is no log."""
+    """Reads a run's log up to step `most`; returns no lines if there is no log."""
     lines: list[dict[str, Any]] = []
     if not (out / LOG).exists():
         return lines
     for text in (out / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # the last line of a process that was killed, or is about to end it
+        except ValueError:  # a last line that is incomplete
             continue
         if line["step"] <= most:
             lines.append(line)
@@ -233,15 +233,15 @@ def read_log(out: Path, most: float = math.inf) -> list[dict[str, Any]]:
 
 
 def best_epoch(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the log line of the epoch whose model was kept: the first of the highest mean."""
+    """Returns the log line of the epoch whose model was kept: the first with the highest mean."""
     return max((line for line in lines if "dev" in line), key=lambda line: float(line["mean"]))
 
 
 def guessing(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yields a warning for each task whose best model cannot be told from guessing.
+    """Yields a warning for each task whose best epoch is no better than guessing.
 
     Args:
-        lines: Of a run's log, with an epoch at least.
+        lines: Lines of a run's log, with at least one epoch.
     """
     best = best_epoch(lines)
     for task, guess in best.get("baseline", {}).items():
@@ -256,7 +256,7 @@ def guessing(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 class _Window:
-    """Means over some steps."""
+    """Accumulates means over some steps."""
 
     def __init__(self) -> None:
         self.steps = self.tokens = 0
@@ -320,7 +320,7 @@ def _baselines(scores: Mapping[str, Scores]) -> dict[str, float]:
 
 
 def _metrics(score: Scores) -> str:
-    """Returns the metric that counts with its interval, then the others."""
+    """Formats the main metric with its interval, then the other metrics."""
     bounds = score.intervals.get(score.main)
     shown = f" [{bounds.low:.1f}, {bounds.high:.1f}]" if bounds else ""
     rest = (f"  {name} {value:.2f}" for name, value in score.metrics.items() if name != score.main)
@@ -328,6 +328,6 @@ def _metrics(score: Scores) -> str:
 
 
 def _unfinished_seconds(lines: list[dict[str, Any]]) -> float:
-    """Returns the time of the steps since the last whole epoch of an interrupted run."""
+    """Returns the time of the steps since an interrupted run's last complete epoch."""
     last = max((at for at, line in enumerate(lines) if "dev" in line), default=-1)
     return float(sum(line.get("seconds", 0.0) for line in lines[last + 1 :]))

@@ -1,4 +1,4 @@
-"""One task's scores, and how predictions of each kind are scored against gold."""
+"""Scores of one task, and the scoring functions of each kind of task."""
 
 from __future__ import annotations
 
@@ -30,20 +30,19 @@ _PARTS = ("precision", "recall", "f1")
 
 @dataclass(frozen=True)
 class Scores:
-    """One task's scores.
+    """Scores of one task.
 
     Attributes:
-        main: Name of the metric that counts.
+        main: Name of the main metric.
         metrics: All metrics by name, in points (0 to 100).
-        n: Examples scored.
-        by_label: Counts per entity type, tag or class; empty where there are none.
+        n: Number of examples scored.
+        by_label: Counts per entity type, tag or class; empty if there are none.
         intervals: 95 % bootstrap intervals of the metrics.
-        confusion: What was taken for what; None where labels do not exclude each other, or there
-            are none.
-        tallies: What each example counts for, to compare with another system on the same ones.
-        kind: Of the task.
-        baseline: The metric that counts of the best guess that does not look at the text.
-        gain: By how much the metric is above it, on the same examples.
+        confusion: Confusion matrix; None if labels are not exclusive or there are none.
+        tallies: Counts per example, for paired comparison with another system.
+        kind: Kind of the task.
+        baseline: Main metric of the best constant guess.
+        gain: Difference of the main metric to the baseline, on the same examples.
     """
 
     main: str
@@ -59,19 +58,19 @@ class Scores:
 
     @property
     def value(self) -> float:
-        """The metric that counts, in points."""
+        """The main metric, in points."""
         return self.metrics[self.main]
 
     @property
     def beats_baseline(self) -> bool:
-        """Whether the metric is above the baseline by more than the choice of examples explains.
+        """Whether the main metric is significantly above the baseline.
 
-        That is where the 95 % interval of the paired difference lies above zero.
+        That is, whether the 95 % interval of the paired difference is above zero.
         """
         return self.gain is not None and self.gain.low > 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form: all but the single examples."""
+        """Returns the JSON form, without per-example counts."""
         labels = {
             label: plain(counts) | {part: _rounded(getattr(counts, part)) for part in _PARTS}
             for label, counts in self.by_label.items()
@@ -97,10 +96,10 @@ def _rounded(value: float) -> float:
 
 
 def compare(one: Scores, two: Scores) -> dict[str, Difference]:
-    """Returns by metric how much better `two` is than `one`, both scored on the same examples.
+    """Returns `two` minus `one` for each metric; both must be scored on the same examples.
 
     Raises:
-        ValueError: They are not of the same number of examples.
+        ValueError: The numbers of examples differ.
     """
     found: dict[str, Difference] = {}
     for tallies in zip(one.tallies, two.tallies, strict=True):
@@ -110,11 +109,11 @@ def compare(one: Scores, two: Scores) -> dict[str, Difference]:
 
 @dataclass(frozen=True)
 class Scorer:
-    """What evaluation knows of a kind of task.
+    """Scoring functions of a kind of task.
 
     Attributes:
-        score: (spec, examples, results) to scores.
-        gold: The gold annotations of an example, as JSON.
+        score: Maps (spec, examples, results) to scores.
+        gold: Maps (spec, example) to the gold annotations as JSON.
     """
 
     score: Callable[[TaskSpec, Any, Sequence[DocumentResult]], Scores]
@@ -145,7 +144,7 @@ def _score_tokens(
 def _score_tags(
     spec: TaskSpec, examples: Sequence[TokenExample], predicted: Sequence[list[Entity]]
 ) -> Scores:
-    """Scores tags: a word has the tag of the unit it starts with; a word without one is wrong."""
+    """Scores tags: a word takes the tag of the unit at its start; a word without one is wrong."""
     gold = [example.tags for example in examples]
     found = []
     for example, spans in zip(examples, predicted, strict=True):

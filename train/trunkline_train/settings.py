@@ -1,4 +1,4 @@
-"""The settings of a run, section by section; those of tasks and the whole stand in config.py."""
+"""The settings of a run, section by section; config.py has the tasks and the whole tree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trunkline.ranges import (
 
 @dataclass(frozen=True)
 class RowsConfig:
-    """How texts are cut: longest row and overlap of windows, in tokens."""
+    """How texts are split into rows: maximum length and window overlap, in tokens."""
 
     max_length: Count = 384
     overlap: CountOrZero = 128
@@ -27,19 +27,19 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What becomes of the pretrained encoder.
+    """How the pretrained encoder is changed.
 
     Attributes:
-        layers: Keep this many of its layers, evenly spaced; None keeps all.
-        dropout: In front of the heads.
-        hidden_dropout, attention_dropout: Inside the encoder; None keeps the pretrained setting.
-            An attention dropout of 0 lets fused kernels run, which take none on a CPU.
-        freeze_embeddings: Leave the embeddings as they are.
-        freeze_layers: Leave this many of the lowest layers as they are.
-        lora_rank: Train low-rank updates of this rank beside the frozen encoder; 0 trains it whole.
-        lora_alpha: Scale of the updates, over the rank.
-        lora_dropout: In front of the updates.
-        lora_targets: Names of the linear layers that get one; empty for all of the encoder's.
+        layers: Number of evenly spaced layers to keep; None keeps all.
+        dropout: Dropout before the heads.
+        hidden_dropout, attention_dropout: Dropout inside the encoder; None keeps the pretrained
+            setting. Fused kernels do not support attention dropout on a CPU, so 0 enables them.
+        freeze_embeddings: Do not train the embeddings.
+        freeze_layers: Number of lowest layers that are not trained.
+        lora_rank: Rank of low-rank updates (LoRA) to a frozen encoder; 0 trains the encoder itself.
+        lora_alpha: Scale of the updates, which is divided by the rank.
+        lora_dropout: Dropout before the updates.
+        lora_targets: Names of the linear layers to update; empty for all of the encoder's.
     """
 
     layers: Count | None = None
@@ -56,17 +56,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class MixingConfig:
-    """Which tasks' batches make an optimiser step. docs/training.md compares the ways.
+    """How batches of the tasks are mixed; docs/training.md compares the samplers.
 
     Attributes:
-        sampler: `round-robin` takes the tasks in turn and starts the small ones over;
-            `proportional` by their number of batches; `temperature` by that number to the power of
-            1/temperature; `ratios` as given.
-        batches_per_step: Batches that feed one optimiser step. None for one, or one of each data
-            set where tasks are weighed against each other: weights mean nothing in steps of one
-            task alone.
-        temperature: Of `temperature`; 1 is proportional, higher is more equal.
-        ratios: By task, for `ratios`.
+        sampler: `round-robin` takes tasks in turn and repeats the small ones; `proportional` draws
+            them by number of batches, `temperature` by that number to the power of 1/temperature,
+            and `ratios` as given.
+        batches_per_step: Batches per optimiser step. None for one, or for one of each data set if
+            losses are weighted: weights mean nothing in steps of a single task.
+        temperature: Temperature of `temperature`: 1 is proportional, higher is more equal.
+        ratios: Ratio of each task, for `ratios`.
     """
 
     sampler: Literal["round-robin", "proportional", "temperature", "ratios"] = "round-robin"
@@ -75,20 +74,20 @@ class MixingConfig:
     ratios: dict[str, Positive] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses ratios without their sampler, and the sampler without them."""
+        """Checks that ratios are set if and only if the sampler is `ratios`."""
         if (self.sampler == "ratios") != bool(self.ratios):
             raise ValueError("sampler 'ratios' and the table ratios go together")
 
 
 @dataclass(frozen=True)
 class BalancingConfig:
-    """How the tasks' losses are weighed against each other, on top of each task's own weight.
+    """How the tasks' losses are balanced, on top of each task's own weight.
 
     Attributes:
-        method: `static` leaves the weights alone. `normalized` and `gradnorm` look at each task's
-            gradient, which takes memory for one gradient per task.
-        rate: Learning rate of the weights, of `gradnorm`.
-        alpha: Of `gradnorm`: how strongly slow tasks are pulled along.
+        method: `static` keeps the weights. `normalized` and `gradnorm` use each task's gradient,
+            which needs memory for one gradient per task.
+        rate: Learning rate of the weights in `gradnorm`.
+        alpha: How strongly `gradnorm` favours slow tasks.
     """
 
     method: Literal["static", "normalized", "gradnorm"] = "static"
@@ -98,12 +97,12 @@ class BalancingConfig:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """How tasks that have a teacher learn from it.
+    """How tasks with a teacher learn from it.
 
     Attributes:
-        temperature: Both distributions are softened by it.
-        share: Of the teacher in the loss when training starts.
-        final_share: And when it ends; in between it moves linearly (teacher annealing).
+        temperature: Temperature that softens both distributions.
+        share: The teacher's share in the loss at the start of training.
+        final_share: Its share at the end; it changes linearly in between (teacher annealing).
     """
 
     temperature: Positive = 2.0
@@ -116,27 +115,27 @@ class TrainingConfig:
     """How the model is trained.
 
     Attributes:
-        epochs: With `round-robin`, passes over the task with most batches; else the number of all
-            tasks' batches together counts as one. None for three epochs, each of as many whole
-            passes as `min_steps` asks for: small data is read more often.
-        min_steps: Batches of each data set in the whole run, at least, where `epochs` is not set.
-        learning_rate: Peak rate of the encoder, reached after warm-up, then falling to zero. None
-            for one that fits its width: narrow encoders take higher ones.
+        epochs: Number of epochs. With `round-robin`, an epoch is a pass over the task with the most
+            batches; else it has as many batches as all tasks together. None for three epochs, each
+            of as many whole passes as `min_steps` requires, so that small data is read more often.
+        min_steps: Minimum batches of each data set in the whole run if `epochs` is not set.
+        learning_rate: Peak rate of the encoder, reached after warm-up; it then falls to zero. None
+            chooses one by the encoder's width, higher for narrow encoders.
         head_learning_rate: Peak rate of the heads; None for 1e-3, or the encoder's if it is higher.
-        layer_decay: Each encoder layer learns at this share of the rate of the one above.
+        layer_decay: Rate of each encoder layer as a share of the rate of the layer above.
         warmup: Share of all steps with a rising rate.
-        weight_decay: Of AdamW, on weight matrices only.
-        clip_norm: Largest norm of the gradient of all tasks together.
-        precision: Of the matrix products: `bf16` keeps fp32 weights and sums (autocast); `auto`
-            takes it where the hardware has it, CUDA or a CPU with AMX.
-        seed: Of initial weights, order and dropout.
-        batch_tokens: Fill batches up to this many padded tokens rather than by rows.
-        gradient_checkpointing: Compute activations twice rather than keep them: less memory.
+        weight_decay: AdamW's weight decay, on weight matrices only.
+        clip_norm: Maximum norm of the gradient of all tasks together.
+        precision: Precision of matrix products. `bf16` keeps weights and sums in fp32 (autocast);
+            `auto` chooses it if the hardware supports it (CUDA, or a CPU with AMX).
+        seed: Seed of initial weights, order and dropout.
+        batch_tokens: Maximum padded tokens per batch, instead of a fixed number of rows.
+        gradient_checkpointing: Recompute activations instead of storing them, to save memory.
         compile: Run the encoder through torch.compile.
-        save_steps: Steps between checkpoints inside an epoch.
-        patience: Epochs without a better mean dev score after which training stops; None for all.
+        save_steps: Steps between checkpoints within an epoch.
+        patience: Stop after this many epochs without a better mean dev score; None never stops.
         best_per_task: Also keep the best checkpoint of each task.
-        diagnose_steps: Steps between looks at each task's gradient; 0 never looks.
+        diagnose_steps: Steps between measurements of each task's gradient; 0 for none.
         cache: Folder of encoded data sets; None for the user's cache folder, empty for no cache.
         device: `auto`, `cpu`, `cuda` or another torch device.
     """

@@ -1,1 +1,1 @@
-"""Data sets: sources to examples, by kind of task."""
+"""Reads data sets into examples, one reader per kind of task."""

@@ -1,4 +1,4 @@
-"""Question answering: SQuAD JSON to records, and records to examples."""
+"""Question answering: reads SQuAD JSON into records and records into examples."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0
 
 
 def read_squad(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
-    """Yields the questions of a SQuAD JSON file (v1.1, v2.0), in the hub's flat layout.
+    """Yields the questions of a SQuAD JSON file (v1.1 or v2.0) in the hub's flat layout.
 
     Raises:
-        DataError: It does not fit; says where.
+        DataError: The file is not SQuAD JSON.
     """
     try:
         data = json.loads(read_text(path))
@@ -43,7 +43,7 @@ def read_squad(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
 class AnswerReader(Reader):
     """Reads questions with a context and answers; `column` names the answers, `text` the context.
 
-    Questions marked `is_impossible`, as SQuAD v2 does, have no answers, whatever stands there.
+    Answers of a question marked `is_impossible` (SQuAD v2) are ignored.
     """
 
     formats: ClassVar[Mapping[str, Format]] = {
@@ -53,22 +53,22 @@ class AnswerReader(Reader):
     }
 
     def summary(self, record: Record, examples: Sequence[AnswerExample]) -> str:
-        """Returns how many questions there are, and how many the context does not answer."""
+        """Describes a source: the number of questions, and of those without an answer."""
         unanswered = sum(not example.answers for example in examples)
         context = self.task.texts[0] if self.task.texts else "context"
         columns = f"context = {context}, answers = {self.column(record)}"
         return f"{amount(len(examples), 'question')}, {columns} ({unanswered:,} without an answer)"
 
     def column(self, record: Record) -> Column:
-        """Returns the column given, or `answers`."""
+        """Returns the configured column, by default `answers`."""
         return "answers" if self.task.column is None else self.task.column
 
     def is_labelled(self, record: Record) -> bool:
-        """Tells if it is known what answers the question, or that nothing does."""
+        """Returns whether the question has answers or is marked as impossible."""
         return _is_impossible(record) or super().is_labelled(record)
 
     def example(self, record: Record) -> AnswerExample:
-        """Returns the question, with every answer checked to stand where it is said to."""
+        """Returns the question after checking that each answer is at its `answer_start`."""
         context = record.get(self.task.texts[0] if self.task.texts else "context")
         question = record.get("question")
         if not isinstance(context, str) or not isinstance(question, str):
@@ -87,9 +87,9 @@ class AnswerReader(Reader):
 
 
 def _is_impossible(record: Record) -> bool:
-    """Tells if the question is marked as one that the context does not answer.
+    """Returns whether the question is marked as one that the context does not answer.
 
-    Tools that write tables make numbers, texts or NaN of the truth values.
+    Accepts numbers, strings and NaN, which tools that write tables turn booleans into.
     """
     value = record.values.get("is_impossible")
     if value is None or value != value:  # NaN  # noqa: PLR0124
@@ -101,7 +101,7 @@ def _is_impossible(record: Record) -> bool:
 
 
 def _texts_and_starts(answers: Any, where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Reads a table of lists, as the hub has it, or a list of tables, as SQuAD JSON."""
+    """Reads answers as a dict of lists (the hub) or a list of dicts (SQuAD JSON)."""
     try:
         if isinstance(answers, Mapping):
             texts, starts = list(answers["text"]), list(answers["answer_start"])

@@ -1,4 +1,4 @@
-"""Reads sentences: CoNLL columns and CoNLL-U."""
+"""Reads sentences from CoNLL column files and CoNLL-U."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trunkline_train.data.files import read_lines
 from trunkline_train.data.records import Record, numbered
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-_ANNOTATED = ("lemma", "upos", "xpos", "head", "deprel", "deps")  # where `_` says: not annotated
+_ANNOTATED = ("lemma", "upos", "xpos", "head", "deprel", "deps")  # where `_` means: not annotated
 _UNSPECIFIED = "_"
 _DOCUMENT = "-DOCSTART-"
-_BLANKS = re.compile(r"[ \t]+")  # others, such as the non-breaking one, may stand in a token
+_BLANKS = re.compile(r"[ \t]+")  # other white space, e.g. no-break, may be in a token
 _COMMENT = re.compile(r"#(begin|end) document\b|# \S+ = ")
 _IOB = re.compile(r"O|[A-Z]-.+")
 
@@ -25,13 +25,13 @@ Line = tuple[int, list[str]]  # number, fields
 
 
 def read_columns(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
-    """Yields the sentences of a CoNLL column file, their columns by number.
+    """Yields the sentences of a CoNLL column file, with columns by number.
 
-    One token a line, columns apart by blanks or tabs, sentences by empty lines; `-DOCSTART-` lines
-    and comments are skipped.
+    Each line is a token. Blanks or tabs separate columns, empty lines separate sentences.
+    `-DOCSTART-` lines and comments are skipped.
 
     Raises:
-        DataError: A line has another number of columns than the first; names it.
+        DataError: A line has a different number of columns than the first.
     """
     lines = list(read_lines(path))
     shape = _shape(lines)
@@ -49,13 +49,13 @@ def read_columns(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]
 
 
 class _Shape(NamedTuple):
-    """What the rows of a column file look like, judged by those that are surely no comments.
+    """Format of the rows in a column file, judged by the rows that cannot be comments.
 
     Attributes:
-        first: Number of the first.
+        first: Line number of the first row.
         width: Its number of columns.
-        tabs: Whether tabs are between them.
-        labels: What stands in the last column of all of them.
+        tabs: Whether tabs separate its columns.
+        labels: All values in the last column.
     """
 
     first: int
@@ -77,7 +77,7 @@ def _shape(lines: Iterable[tuple[int, str]]) -> _Shape:
 def _tokens(
     path: Path, sentence: Iterable[tuple[int, str]], shape: _Shape, notes: Notes
 ) -> Iterator[Line]:
-    """Yields the lines of a sentence that are tokens."""
+    """Yields the lines of a sentence, without comments and document starts."""
     begun = False
     for number, line in sentence:
         fields = _fields(line)
@@ -91,9 +91,9 @@ def _tokens(
 
 
 def _is_comment(line: str, fields: list[str], shape: _Shape, begun: bool) -> bool:
-    """Tells a comment from a token that begins with `#`.
+    """Distinguishes a comment from a token that begins with `#`.
 
-    `#` and a blank begin a comment, unless the line is a row like the others: `# SYM` may be one.
+    `#` and a blank begin a comment unless the line looks like the other rows: `# SYM` may be one.
     """
     if _COMMENT.match(line):
         return True
@@ -107,14 +107,14 @@ def _is_comment(line: str, fields: list[str], shape: _Shape, begun: bool) -> boo
 
 
 def read_conllu(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
-    """Yields the sentences of a CoNLL-U file, their columns by name and by number.
+    """Yields the sentences of a CoNLL-U file, with columns by name and by number.
 
-    Comments, ranges of multiword tokens and empty nodes are skipped: what is left are the
-    syntactic words. A column in which a word has `_`, which says that it is not annotated, is null;
-    in `feats` and `misc` it says that there are none.
+    Keeps the syntactic words: comments, multiword token ranges and empty nodes are skipped. A
+    column is null if any word has `_` (not annotated) in it, except in `feats` and `misc`, where
+    `_` means empty.
 
     Raises:
-        DataError: A line does not have ten columns; names it.
+        DataError: A line does not have ten columns.
     """
     for lines in _sentences(read_lines(path)):
         sentence = [(number, _fields(line)) for number, line in lines if not line.startswith("#")]
@@ -136,7 +136,7 @@ def _not_a_word(name: str) -> str:
 
 
 def _annotated(record: Record) -> Record:
-    """Returns a sentence of CoNLL-U with its columns by name too, null where not annotated."""
+    """Adds columns by name to a CoNLL-U sentence; columns not annotated become null."""
     values = dict(record.values)
     for at, name in enumerate(CONLLU):
         forms, given = record.values[CONLLU.index("form")], record.values[at]
@@ -148,7 +148,7 @@ def _annotated(record: Record) -> Record:
 
 
 def _sentences(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Yields runs of lines between empty ones."""
+    """Yields runs of lines that are separated by empty lines."""
     sentence: list[tuple[int, str]] = []
     for number, line in lines:
         if _filled(line):

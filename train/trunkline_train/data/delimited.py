@@ -1,4 +1,4 @@
-"""Reads CSV and TSV: what stands between columns, and whether the first row names them."""
+"""Reads CSV and TSV, and detects the delimiter and the header."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from trunkline_train.data.records import Record, numbered
 _LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is 131,072
 _DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
 _TSV = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-_LOOKED_AT = 1000  # rows by which a file is judged
+_LOOKED_AT = 1000  # rows read to detect delimiter and header
 _MANY_ROWS = 10
-_LONGEST_NAME, _MOST_WORDS = 40, 5  # of a column
+_LONGEST_NAME, _MOST_WORDS = 40, 5  # characters and words in a column name
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d%?")
 _SENTENCE = re.compile(r"[.!?,;\"\n]")
 
-Row = tuple[int, list[str]]  # number of its first line, fields
+Row = tuple[int, list[str]]  # first line number, fields
 
 
 def read_csv(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
-    """Yields the rows of a CSV file (RFC 4180: a field in quotes may hold line ends).
+    """Yields the rows of a CSV file (RFC 4180: a quoted field may contain line breaks).
 
-    Columns are apart by commas, semicolons, tabs or bars, whichever cuts all rows alike. Whether
-    the first row names them, `_header` decides; without names they go by number.
+    The delimiter is a comma, semicolon, tab or bar, whichever gives all rows the same number of
+    columns. `_header` decides whether the first row is a header; without one, columns are numbered.
 
     Raises:
-        DataError: A row has another number of fields, quotes do not close, or it cannot be told
-            what is between columns or whether they have names; names the line.
+        DataError: A row has a different number of fields, a quote is not closed, or the delimiter
+            or header is ambiguous.
     """
     delimiter = _delimiter(path, task)
     if delimiter != ",":
@@ -46,10 +46,10 @@ def read_csv(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
 
 
 def read_tsv(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
-    """Yields the rows of a TSV file: like CSV, but one row a line, and quotes mean nothing.
+    """Yields the rows of a TSV file: like CSV, but with one row per line and no quoting.
 
     Raises:
-        DataError: As `read_csv` does.
+        DataError: As for `read_csv`.
     """
     return _records(path, task, notes, _TSV)
 
@@ -80,7 +80,7 @@ def _records(
 def _values(
     fields: Sequence[str], header: Sequence[str] | None, task: TaskConfig
 ) -> dict[Column, Any]:
-    """Returns a row by the names of its columns; those without a name are left out."""
+    """Returns a row by column name, without unnamed columns, or by number if there are no names."""
     if header is None or any(isinstance(column, int) for column in _given(task)):
         return numbered(fields)
     return {name.strip(): value for name, value in zip(header, fields, strict=True) if name.strip()}
@@ -91,7 +91,7 @@ def _is_lost(name: str, value: str) -> bool:
 
 
 def _rows(path: Path, dialect: Mapping[str, Any]) -> Iterator[Row]:
-    """Yields every row that is not empty."""
+    """Yields the rows that are not empty."""
     csv.field_size_limit(_LONGEST_FIELD)
     rows = csv.reader((line for _, line in read_lines(path, ends=True)), **dialect)
     line = 1
@@ -105,7 +105,7 @@ def _rows(path: Path, dialect: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _delimiter(path: Path, task: TaskConfig) -> str:
-    """Returns what stands between the columns of a CSV file."""
+    """Detects the delimiter of a CSV file."""
     cut = {one: _head(path, one) for one in _DELIMITERS}
     even = [one for one, rows in cut.items() if len({len(row) for row in rows}) == 1]
     fit = [one for one in even if len(cut[one][0]) > 1]
@@ -120,11 +120,11 @@ def _delimiter(path: Path, task: TaskConfig) -> str:
     if not first and any(cut.values()):
         between = ", ".join(_DELIMITERS.values())
         raise DataError(path, f"has one column; columns are apart by {between}", 1)
-    return first[0] if first else ","  # the row that does not fit is named when it is read
+    return first[0] if first else ","  # reading then reports the row that does not fit
 
 
 def _head(path: Path, delimiter: str) -> list[list[str]]:
-    """Returns the first rows as a delimiter cuts them; none beyond what is not CSV."""
+    """Splits the first rows at a delimiter; stops at the first row that is not valid CSV."""
     rows: list[list[str]] = []
     with suppress(DataError):
         dialect = {"strict": True, "delimiter": delimiter}
@@ -133,13 +133,14 @@ def _head(path: Path, delimiter: str) -> list[list[str]]:
 
 
 def _header(path: Path, rows: Sequence[list[str]], task: TaskConfig) -> list[str] | None:
-    """Returns the first row if it names the columns, else None.
+    """Returns the first row if it is a header, else None.
 
-    It does if the configuration names columns. Otherwise it does not if one of its values, such as
-    a label, stands again below. It does if it holds a usual name, or stands above numbers.
+    It is one if the configuration names columns. Otherwise it is none if it holds a number, or a
+    value (such as a label) that occurs again below. It is one if it holds a usual column name or
+    stands above numbers.
 
     Raises:
-        DataError: It may be names or not, or names a column twice.
+        DataError: The header is ambiguous, or names a column twice.
     """
     first, rest = rows[0], rows[1:]
     if not _is_header(path, first, rest, task):
@@ -170,7 +171,7 @@ def _is_header(
         return True
     if not _may_be_names(first):
         return False
-    if given:  # by number: in so many rows of data a label would have come again
+    if given:  # by number: in this many rows of data a label would have recurred
         return len(rest) >= _MANY_ROWS
     shown = ", ".join(first)
     reason = f"cannot tell if the first row ({shown}) names the columns"
@@ -180,9 +181,9 @@ def _is_header(
 
 
 def _names_columns(first: Sequence[str], task: TaskConfig) -> bool:
-    """Tells if a row holds the columns that the configuration names; a usual name if it has none.
+    """Returns whether a row holds all configured column names, or any usual name if none are set.
 
-    It decides between two ways to cut a file.
+    Used to choose between two possible delimiters.
     """
     given = [column for column in _given(task) if isinstance(column, str)]
     cells = [cell.strip() for cell in first]
@@ -190,7 +191,7 @@ def _names_columns(first: Sequence[str], task: TaskConfig) -> bool:
 
 
 def _given(task: TaskConfig) -> list[Column]:
-    """Returns the columns that the configuration says."""
+    """Returns the columns that the configuration sets."""
     return [one for one in (task.column, *task.texts, task.text_pair) if one is not None]
 
 

@@ -1,4 +1,4 @@
-"""JSON files of texts, one array or one value a line, and spaCy's binary ones, to records."""
+"""Reads JSON files (an array, or values one after another) and spaCy's binary format."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DECODER = json.JSONDecoder()
 
 
 def read_json(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
-    """Yields the objects of a JSON file: one array of them, one object, or one a line.
+    """Yields the objects of a JSON file: an array of objects, one object, or one per line.
 
     Raises:
-        DataError: It is not JSON, or holds something else; names the line.
+        DataError: The file is not JSON, or holds a value that is not an object.
     """
     for line, value in _items(path, read_text(path)):
         row = as_row(value)
@@ -34,7 +34,7 @@ def read_json(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
 
 
 def _items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """Yields (line, value) of an array's items, or of values that follow each other."""
+    """Yields (line, value) for each item of an array, or for each of several values in a row."""
     values = list(_values(path, text, 0))
     if len(values) != 1 or not isinstance(values[0][1], list) or as_row(values[0][1]) is not None:
         yield from values
@@ -44,7 +44,7 @@ def _items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _values(path: Path, text: str, at: int) -> Iterator[tuple[int, Any]]:
-    """Yields (line, value) from a place on; commas between are skipped, a bracket is the end."""
+    """Yields (line, value) from offset `at` on; skips commas and stops at a closing bracket."""
     line, counted = 1, 0
     while (at := _after_blanks(text, at)) < len(text) and text[at] != "]":
         line, counted = line + text.count("\n", counted, at), at
@@ -52,7 +52,7 @@ def _values(path: Path, text: str, at: int) -> Iterator[tuple[int, Any]]:
             value, at = _DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
             raise DataError(path, f"is not JSON: {error.msg}", error.lineno) from None
-        except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        except (ValueError, RecursionError) as error:  # thousands of digits or brackets
             raise DataError(path, f"is not JSON: {error}", line) from None
         yield line, value
         at = _after_blanks(text, at)
@@ -65,10 +65,10 @@ def _after_blanks(text: str, at: int) -> int:
 
 
 def read_docbin(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
-    """Yields the documents of spaCy's binary format, as its `Doc.to_json` has them.
+    """Yields the documents of a spaCy `DocBin` file in the form of `Doc.to_json`.
 
     Raises:
-        DataError: It is not such a file, or spaCy is not installed.
+        DataError: The file is not a `DocBin`, or spaCy is not installed.
     """
     try:
         tokens, spacy = import_module("spacy.tokens"), import_module("spacy")
@@ -79,7 +79,7 @@ def read_docbin(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
         packed = file.read()
     try:
         docs = list(tokens.DocBin().from_bytes(packed).get_docs(spacy.blank("xx").vocab))
-    except Exception as error:  # from zlib, msgpack or numpy, whatever is wrong
+    except Exception as error:  # anything from zlib, msgpack or numpy
         raise DataError(path, f"is not a whole file of spaCy: {error}; fetch it again") from None
     for at, doc in enumerate(docs):
         values = as_row(doc.to_json())

@@ -1,4 +1,4 @@
-"""What is likely a mistake in data that can be read: it is told, not refused."""
+"""Warnings about readable data that is probably wrong."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def alike(labels: Iterable[str]) -> Iterator[str]:
 
 
 def trained_on(train: Sequence[Example], dev: Sequence[Example], source: str) -> list[str]:
-    """Returns what to tell of dev examples whose text, and what stands beside it, is in `train`.
+    """Returns warnings about dev examples that are also in `train` (same text and `beside`).
 
     Args:
         train: The training examples.
-        dev: Those of `source`.
-        source: Of the dev examples.
+        dev: The dev examples.
+        source: Source of the dev examples, for the warnings.
     """
     seen = {(example.document, example.beside) for example in train}
     notes = Notes(source)

@@ -1,4 +1,4 @@
-"""Training examples, one type per kind of task, whatever file they came from."""
+"""Training examples: one type per kind of task, independent of the file format."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class TokenExample:
     """A text with a label on every word.
 
     Attributes:
-        text: The words joined by blanks, or a text with spans, as it is.
+        text: The words joined by blanks, or the original text if the data has spans.
         words: (start, end) of each word in the text, end-exclusive.
         tags: One label per word; spans in IOB2.
         where: File and line, for errors.
-        split: Whether the data has words, or a tokenizer gave them; else they are ours, to score
-            spans of a text by: punctuation stands alone, and a span begins and ends a word.
-        lines: Of a sentence in a file, the line of each word.
+        split: Whether the words come from the data or a tokenizer. Otherwise `plain_words` made
+            them for scoring: punctuation is separate, and spans begin and end at word bounds.
+        lines: Line number of each word of a sentence in a file; else empty.
     """
 
     text: str
@@ -30,12 +30,12 @@ class TokenExample:
     lines: tuple[int, ...] = ()
 
     def place(self, word: int) -> str:
-        """Returns where a word stands, for errors."""
+        """Returns the location of a word, for errors."""
         return token_place(self.where, self.lines, word) if self.split else self.where
 
     @property
     def spans(self) -> list[Mark]:
-        """The spans that the tags are of, in the order of the text."""
+        """The spans that the tags encode, in text order."""
         spans: list[Mark] = []
         for (start, end), tag in zip(self.words, self.tags, strict=True):
             if tag.startswith("B-"):
@@ -46,17 +46,17 @@ class TokenExample:
 
     @property
     def document(self) -> str:
-        """The text that rows are cut from."""
+        """The text that is split into rows."""
         return self.text
 
     @property
     def beside(self) -> str | None:
-        """What stands in every row beside the text: a question, or the second text of a pair."""
+        """The question or second text that each row contains besides the text, if any."""
         return None
 
     @property
     def group(self) -> str:
-        """What must not be split between training and held-out data."""
+        """Examples with the same group are never split between training and held-out data."""
         return self.text
 
 
@@ -65,11 +65,11 @@ class AnswerExample:
     """A question about a context, with its gold answers.
 
     Attributes:
-        id: Of the question.
+        id: Id of the question.
         question: The question.
         context: The text that holds the answers.
         answers: Gold answers; empty if the context holds none (SQuAD v2).
-        starts: Where each answer starts in the context.
+        starts: Start of each answer in the context, in characters.
         where: File and line or id, for errors.
     """
 
@@ -82,28 +82,28 @@ class AnswerExample:
 
     @property
     def document(self) -> str:
-        """The text that rows are cut from."""
+        """The text that is split into rows."""
         return self.context
 
     @property
     def beside(self) -> str | None:
-        """What stands in every row beside the text: a question, or the second text of a pair."""
+        """The question or second text that each row contains besides the text, if any."""
         return self.question
 
     @property
     def group(self) -> str:
-        """What must not be split between training and held-out data."""
+        """Examples with the same group are never split between training and held-out data."""
         return self.context
 
 
 @dataclass(frozen=True)
 class TextExample:
-    """A text, or a pair of texts, with the labels of the whole.
+    """A text or pair of texts with its labels.
 
     Attributes:
         text: The text.
-        text_pair: The second text of a pair; None where the task reads single texts.
-        labels: One label; of a multi-label task any number, none included.
+        text_pair: The second text of a pair; None if the task reads single texts.
+        labels: One label; any number, including none, in a multi-label task.
         where: File and line, for errors.
     """
 
@@ -114,17 +114,17 @@ class TextExample:
 
     @property
     def document(self) -> str:
-        """The text that rows are cut from."""
+        """The text that is split into rows."""
         return self.text
 
     @property
     def beside(self) -> str | None:
-        """What stands in every row beside the text: a question, or the second text of a pair."""
+        """The question or second text that each row contains besides the text, if any."""
         return self.text_pair
 
     @property
     def group(self) -> str:
-        """What must not be split between training and held-out data."""
+        """Examples with the same group are never split between training and held-out data."""
         return self.text
 
 
@@ -134,7 +134,7 @@ Example = TokenExample | AnswerExample | TextExample
 def token_example(
     words: list[str], tags: list[str], where: str, lines: tuple[int, ...] = ()
 ) -> TokenExample:
-    """Joins words by blanks and notes where each stands."""
+    """Joins words with blanks and records their offsets."""
     bounds = []
     position = 0
     for word in words:

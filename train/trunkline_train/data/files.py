@@ -1,4 +1,4 @@
-"""Opens text files, plain or gzip, with errors that name the file and line."""
+"""Opens plain or gzip text files; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trunkline.errors import DataError
 
 
 def read_lines(path: Path, *, ends: bool = False) -> Iterator[tuple[int, str]]:
-    """Yields (line number, line) of a UTF-8 file; `.gz` is unpacked.
+    """Yields (line number, line) of a UTF-8 file; decompresses `.gz`.
 
-    Lines come without their ends unless `ends`; a byte order mark is dropped.
+    Strips line ends unless `ends` is true, and drops a byte order mark.
 
     Raises:
         DataError: The file is missing, truncated or not UTF-8.
@@ -35,7 +35,7 @@ def read_lines(path: Path, *, ends: bool = False) -> Iterator[tuple[int, str]]:
 
 
 def read_text(path: Path) -> str:
-    """Returns a whole UTF-8 file; `.gz` is unpacked.
+    """Returns the text of a UTF-8 file; decompresses `.gz`.
 
     Raises:
         DataError: The file is missing, truncated or not UTF-8.
@@ -45,17 +45,17 @@ def read_text(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Gives a file to read bytes from; `.gz` is unpacked.
+    """Opens a file for reading bytes; decompresses `.gz`.
 
     Raises:
-        DataError: The file is missing or truncated, also where that shows inside the block.
+        DataError: The file is missing or truncated, even if found only while reading.
     """
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            # GzipFile has all that IO[bytes] asks for, but does not say so.
+            # GzipFile implements IO[bytes] but is not typed as such.
             yield cast("IO[bytes]", file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"is not a whole gzip file ({error}); fetch it again") from None
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]  # of a damaged file, no system error
+        reason = error.strerror or str(error).splitlines()[0]  # None for a damaged file
         raise DataError(path, f"cannot be read: {reason}; check the path") from None

@@ -1,4 +1,4 @@
-"""Fits labelled spans to the words that a model labels: those of its tokenizer."""
+"""Aligns labelled spans with the tokenizer's words, which are the units a model labels."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from trunkline.formats.notes import Notes
 from trunkline.formats.words import Bounds, covering, iob2_tags
 from trunkline_train.data.examples import Example, TokenExample
 
-_AT_ONCE = 512  # texts tokenised together
-_FEW = 10  # spans of which no share is worth a complaint
-_MOST = 0.5  # share of spans off the words at which the offsets, or the words, must be wrong
+_AT_ONCE = 512  # texts per tokeniser call
+_FEW = 10  # with fewer spans, the share of misaligned ones is not checked
+_MOST = 0.5  # with a larger share of misaligned spans, the offsets or words must be wrong
 
 
 def fit_spans(
     examples: Sequence[Example], encoder: TextEncoder, source: str
 ) -> tuple[list[Example], list[str]]:
-    """Returns examples whose labels are on the tokenizer's words, and what a person should know.
+    """Returns examples with their labels on the tokenizer's words, and warnings for the user.
 
-    Examples that have words of their own stay as they are. A span that begins or ends inside a word
-    takes the whole word: a model can say no less. Of spans that then share a word the longest
-    stays. Only training data should be fitted: gold is what people marked.
+    Examples with words of their own are unchanged. A span that begins or ends inside a word is
+    extended to the whole word, the smallest unit a model can label. Of spans that then share a word
+    only the longest is kept. Use it on training data only: scores need the gold spans unchanged.
 
     Raises:
-        DataError: Most spans do not fall on words.
+        DataError: Most spans do not match word bounds.
     """
     notes = Notes(source)
     fitted: list[Example] = []
@@ -52,7 +52,7 @@ def fit_spans(
 def _with_words(
     examples: Sequence[Example], encoder: TextEncoder
 ) -> Iterator[tuple[Example, list[Bounds] | None]]:
-    """Yields each example, with the tokenizer's words if it has none of its own."""
+    """Yields each example with the tokenizer's words, or with None if it has words of its own."""
     for at in range(0, len(examples), _AT_ONCE):
         some = examples[at : at + _AT_ONCE]
         bare = [one for one in some if isinstance(one, TokenExample) and not one.split]

@@ -1,6 +1,6 @@
-"""Keeps data that a program holds as files, named by their content, which a run can name.
+"""Saves in-memory data to files named by content hash, so that a configuration can refer to it.
 
-A checkpoint, a resumed run and an export read the data of a task again, in other processes.
+Resumed runs and exports read a task's data again in other processes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Rows = Sequence[Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def sources(given: Any, key: str) -> str | list[str] | None:
-    """Returns the data of a split as a configuration names it.
+    """Returns the data of a split as paths for a configuration.
 
     Args:
-        given: A file, a `datasets.Dataset`, a list of dictionaries, or a list of such; or None.
-        key: What errors call it.
+        given: A file, a `datasets.Dataset`, a list of dictionaries, a list of these, or None.
+        key: Name for errors.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: `given` has another type.
     """
     if given is None or isinstance(given, str | Path):
         return None if given is None else str(given)
@@ -44,7 +44,7 @@ def _source(given: Any, key: str) -> str:
 
 
 def _is_row(value: Any) -> bool:
-    """Tells if a value is a dictionary, or the pair of a text and one that spaCy has."""
+    """Returns whether a value is a dictionary, or a (text, dictionary) pair as in spaCy."""
     is_pair = isinstance(value, list | tuple) and len(value) == 2  # noqa: PLR2004
     return isinstance(value, Mapping) or (is_pair and isinstance(value[1], Mapping))
 
@@ -64,7 +64,7 @@ def _kept_rows(rows: Sequence[Any], key: str) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """Returns a number or an array of numpy's as Python's."""
+    """Converts numpy numbers and arrays to Python values."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{_described(value)} is no value of JSON")
@@ -87,7 +87,7 @@ def _kept_dataset(given: Any, key: str) -> str:
 
 
 def _kept(path: Path) -> str:
-    """Copies a file to where it is kept, unless it is there."""
+    """Copies a file to the data folder if it is not there yet."""
     cache = cache_folder(None)
     base = Path(tempfile.gettempdir()) / "trunkline" if cache is None else cache.parent
     target = base / "data" / f"{sha256_of(path)[:32]}{path.suffix}"
@@ -98,4 +98,4 @@ def _kept(path: Path) -> str:
 
 
 def _described(value: Any) -> str:
-    return " ".join(f"{type(value).__name__} {value!r:.60}".split())  # tables have several lines
+    return " ".join(f"{type(value).__name__} {value!r:.60}".split())  # a table's repr has newlines

@@ -1,4 +1,4 @@
-"""Which columns hold texts and labels, by the names that people give them."""
+"""Guesses the text and label columns from common column names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BODIES = frozenset(
         *("comment text", "tweet text", "full text", "message text"),
     )
 )
-# What tells rows apart is neither text nor label.
+# Columns that identify rows are neither text nor label.
 _KEYS = re.compile(
     r"(.* )?(id|ids|idx|index|uuid|guid|url|uri|link|date|time|timestamp|author|user|username)"
     r"|unnamed: \d+|file ?name|created at"
@@ -31,23 +31,23 @@ _APART = re.compile(r"[\s_-]+")
 
 
 class Unclear(ValueError):
-    """The names leave a choice, or tell nothing; says what they leave."""
+    """The column names are ambiguous or unknown."""
 
 
 def is_known(name: str) -> bool:
-    """Tells if a name is one that people give to columns of texts or labels."""
+    """Returns whether a name is common for columns of texts or labels."""
     return _plain(name) in {LABEL, TEXT, "text pair", *_LABELS, *_TITLES, *_BODIES}
 
 
 def label_column(names: Sequence[str], taken: Sequence[str]) -> str | None:
-    """Returns the column of the labels; None if no name tells.
+    """Returns the label column, or None if no name indicates one.
 
     Args:
-        names: Of all columns.
+        names: All column names.
         taken: Columns that hold something else.
 
     Raises:
-        Unclear: Several may be it.
+        Unclear: Several columns may hold the label.
     """
     free = [name for name in names if name not in taken]
     found = _named(free, {LABEL}) or _named(free, _LABELS)
@@ -60,14 +60,14 @@ def label_column(names: Sequence[str], taken: Sequence[str]) -> str | None:
 
 
 def text_columns(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
-    """Returns the columns of the text: one, or a title and what stands below it.
+    """Returns the text columns: one column, or a title and a body.
 
     Args:
-        names: Of all columns.
+        names: All column names.
         taken: Columns that hold something else, such as the label.
 
     Raises:
-        Unclear: Several may be it, or none.
+        Unclear: No column, or several, may hold the text.
     """
     free = [name for name in names if name not in taken]
     found = _texts(free)
@@ -87,7 +87,7 @@ def _texts(names: Sequence[str]) -> list[str]:
 
 
 def _other(free: Sequence[str], known: Sequence[str]) -> str | None:
-    """Returns the one column that is not known, if there is one."""
+    """Returns the only column not in `known`, if there is exactly one."""
     others = [name for name in free if name not in known]
     return others[0] if known and len(others) == 1 and len(free) == len(known) + 1 else None
 

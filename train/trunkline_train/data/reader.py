@@ -1,4 +1,4 @@
-"""What every kind of task has to say about reading its data, and the labels in it."""
+"""Base class of the readers, one per kind of task, and checks of their labels."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from trunkline_train.data.records import Record
 
 Format = Callable[[Path, TaskConfig, Notes], Iterator[Record]]
 
-_NAMED = 10  # most labels that a summary names
-OTHER = ""  # the suffix of files whose own belongs to no format
+_NAMED = 10  # a summary lists at most this many labels
+OTHER = ""  # key of the format for files with any other suffix
 _NO_LABEL = ("", "nan", "NaN")
 
 
 class Reader(ABC):
-    """Makes examples of the records of one task.
+    """Converts the records of one task to examples.
 
     Attributes:
-        formats: Of files, by suffix.
+        formats: File formats by suffix.
         task: The task.
-        renamed: The labels that `label_names` has a name for, of those that were read.
+        renamed: Labels read so far that `label_names` renames.
     """
 
     formats: ClassVar[Mapping[str, Format]]
@@ -36,69 +36,69 @@ class Reader(ABC):
         self.renamed: set[str] = set()
 
     def unpack(self, record: Record, notes: Notes) -> Iterable[Record]:
-        """Returns the records in one of a source: itself, unless its format nests or omits some.
+        """Returns the records that a source's record contains, by default just itself.
 
-        What is left out is noted.
+        Records left out are noted.
 
         Raises:
-            DataError: It does not fit its format; names the place.
+            DataError: The record does not fit its format.
         """
         return (record,)
 
     @abstractmethod
     def summary(self, record: Record, examples: Sequence[Any]) -> str:
-        """Returns what was made of a source: how much of what, from which columns.
+        """Describes what was read from a source: the amounts, the columns and the labels.
 
         Args:
-            record: One of the source, with a label.
-            examples: All that were read from it.
+            record: A labelled record of the source.
+            examples: All examples read from it.
         """
 
     @abstractmethod
     def column(self, record: Record) -> Column:
-        """Returns the column of the labels; a record without a value there is not labelled."""
+        """Returns the label column; a record without a value there is not labelled."""
 
     def is_labelled(self, record: Record) -> bool:
-        """Tells if a record has a value where the task's labels are.
+        """Returns whether a record has a value in the label column.
 
         Raises:
-            DataError: It says something about that which is not understood; names the place.
+            DataError: A value that tells whether it is labelled, such as `is_impossible`, is bad.
         """
         return record.values.get(self.column(record)) is not None
 
     @abstractmethod
     def example(self, record: Record) -> Example | None:
-        """Returns the example of a labelled record; None if there is no text in it.
+        """Converts a labelled record to an example; returns None if it has no text.
 
         Raises:
-            DataError: Something is missing or does not fit; names the place.
+            DataError: A value is missing or invalid.
         """
 
     def uses(self, example: Any) -> Iterable[str]:
-        """Returns the labels an example cannot do without."""
+        """Returns the labels that the task must have for an example."""
         return ()
 
     def place(self, example: Any, label: str) -> str:
-        """Returns where an example uses a label."""
+        """Returns the location of a label in an example, for errors."""
         return str(example.where)
 
     def fault(self, examples: Sequence[Any], labels: Sequence[str]) -> str:
-        """Returns why labels found in training data cannot be learned; nothing if they may be."""
+        """Returns why the labels of the training data cannot be learned, or an empty string."""
         return ""
 
     def logits(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Returns the labels of the task's logits, for those given or found in the data."""
+        """Returns the label of each logit, given the labels configured or found in the data."""
         return tuple(labels)
 
     def needs_examples(self, label: str) -> bool:
-        """Tells if a label of the logits makes no sense without an example."""
+        """Returns whether at least one training example must have this label."""
         return True
 
     def label(self, value: object, where: str) -> str:
-        """Returns the label that a value of the data stands for.
+        """Converts a value of the data to a label.
 
         Raises:
-            DataError: It is null, NaN, empty or a structure; names the place.
+            DataError: The value is null, NaN, empty, a list or a mapping.
         """
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # whole numbers with gaps become floats in many tools
@@ -109,7 +109,7 @@ class Reader(ABC):
         return self.named(str(value))
 
     def named(self, label: str) -> str:
-        """Returns what `label_names` has for a label, or the label."""
+        """Returns the name that `label_names` gives a label, or the label itself."""
         name = self.task.label_names.get(label)
         if name is not None:
             self.renamed.add(label)
@@ -117,23 +117,23 @@ class Reader(ABC):
 
 
 def counted(labels: Iterable[str], what: str) -> str:
-    """Returns how many labels there are, and which if they are few, for a summary."""
+    """Describes labels for a summary: their number, and their names if they are few."""
     names = sorted(set(labels))
     shown = f": {', '.join(names)}" if 0 < len(names) <= _NAMED else ""
     return amount(len(names), what) + shown
 
 
 def amount(number: int, what: str) -> str:
-    """Returns how many there are of something, e.g. `1 row` or `1,000 rows`."""
+    """Formats a count with its noun, e.g. `1 row` or `1,000 rows`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def label_set(reader: Reader, examples: Sequence[Example]) -> tuple[str, ...]:
-    """Returns the labels of a task's logits: those given, else those of its training data, sorted.
+    """Returns the labels of a task's logits: configured ones, else those in the data, sorted.
 
     Raises:
-        DataError: The data has a label that was not given, or none of one that was; or what it has
-            for labels is none.
+        DataError: The data has a label that is not configured, lacks an example of a configured
+            one, or has labels that cannot be learned.
     """
     found = {label for example in examples for label in reader.uses(example)}
     if not reader.task.labels:
@@ -151,10 +151,10 @@ def label_set(reader: Reader, examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def check_labels(reader: Reader, examples: Sequence[Example], labels: Sequence[str]) -> None:
-    """Refuses examples with a label that is not among the task's.
+    """Checks that examples have only the task's labels.
 
     Raises:
-        DataError: Names the first such example.
+        DataError: An example has another label; names the first one.
     """
     known = frozenset(labels)
     for example in examples:
@@ -169,10 +169,10 @@ def check_labels(reader: Reader, examples: Sequence[Example], labels: Sequence[s
 
 
 def check_names(name: str, task: TaskConfig) -> None:
-    """Refuses labels that are given twice.
+    """Checks that the configured labels differ.
 
     Raises:
-        ConfigError: Names the label and its key.
+        ConfigError: A label is given twice.
     """
     for at, label in enumerate(task.labels):
         if label in task.labels[:at]:

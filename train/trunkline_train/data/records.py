@@ -1,4 +1,4 @@
-"""Rows of any source, before a task makes examples of them."""
+"""Rows of any source, before they are converted to a task's examples."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Record:
     """One row of a table, or one sentence of a column file.
 
     Attributes:
-        values: By column. Files whose columns have no names count them from 0, and from -1 for
-            the last; of a sentence, each value is the list of its tokens' values.
+        values: Values by column. Unnamed columns have numbers, from 0 up and from -1 down. For a
+            sentence, each value is the list of its tokens' values.
         where: File and line, or source and row, for errors.
-        lines: Of a sentence in a file, the line of each token.
-        marked: Where labels are spans of a text: that text with them, which `values` then is not.
+        lines: Line number of each token of a sentence in a file; else empty.
+        marked: The text with its spans, if the labels are spans.
     """
 
     values: Mapping[Column, Any]
@@ -29,10 +29,10 @@ class Record:
     marked: Marked | None = None
 
     def get(self, column: Column) -> Any:
-        """Returns a value that must be there.
+        """Returns a required value.
 
         Raises:
-            DataError: It is missing or null; names the columns that are there.
+            DataError: The value is missing or null.
         """
         value = self.values.get(column)
         if value is None:
@@ -41,29 +41,29 @@ class Record:
         return value
 
     def known(self) -> str:
-        """Returns the columns that are there, for errors."""
+        """Returns the existing columns, for errors."""
         shown = (str(key) for key in self.values if isinstance(key, str) or key >= 0)
         return ", ".join(shown) or "none"
 
     def place(self, index: int) -> str:
-        """Returns where token `index` of the sentence stands."""
+        """Returns the location of token `index` of the sentence, for errors."""
         return token_place(self.where, self.lines, index)
 
 
 def token_place(where: str, lines: Sequence[int], index: int) -> str:
-    """Returns where a token stands: its line, or its number behind the place of the sentence."""
+    """Returns the location of a token: its line, or the sentence's location and its index."""
     if not lines:
         return f"{where}, token {index}"
     return f"{where.rpartition(':')[0]}:{lines[index]}"
 
 
 def by_name(values: Mapping[str, Any]) -> dict[Column, Any]:
-    """Returns values by the names of their columns."""
+    """Returns a row's values as `Record.values`."""
     return dict(values.items())
 
 
 def numbered(values: Sequence[Any]) -> dict[Column, Any]:
-    """Returns values by position, counted from the start and from the end."""
+    """Returns values by position, counted from both the start and the end."""
     return {
         **dict(enumerate(values)),
         **{at - len(values): value for at, value in enumerate(values)},
@@ -71,5 +71,5 @@ def numbered(values: Sequence[Any]) -> dict[Column, Any]:
 
 
 def is_numbered(record: Record) -> bool:
-    """Tells if the record's columns have no names."""
+    """Returns whether the record's columns are unnamed."""
     return 0 in record.values and not any(isinstance(key, str) for key in record.values)

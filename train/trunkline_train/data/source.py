@@ -1,4 +1,4 @@
-"""Finds the reader of a source, samples, and holds out a dev split where none is given."""
+"""Reads, samples and splits a task's data; holds out a dev split if none is configured."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from trunkline_train.data.texts import TextReader
 from trunkline_train.data.tokens import TokenReader
 from trunkline_train.paths import HUB
 
-# A score on few examples says little: a small data set gives a larger share.
+# Scores on few examples are noisy, so a small data set holds out a larger share.
 _HELD_OUT_SHARE, _HELD_OUT_MOST_SHARE = 0.05, 0.2
 _HELD_OUT_LEAST, _HELD_OUT_MOST = 50, 1000
-SAMPLE_SEED = 0  # never the training seed: runs with other seeds see the same data
+SAMPLE_SEED = 0  # independent of the training seed, so that all runs see the same data
 
 E = TypeVar("E", bound=Example)
 
@@ -50,7 +50,7 @@ def read_splits(task: TaskConfig) -> Splits:
     """Reads the training and dev data of a task.
 
     Raises:
-        DataError: A source is missing, broken or empty, or labels do not fit each other.
+        DataError: A source is missing, broken or empty, or its labels are inconsistent.
     """
     reader = READERS[task.kind](task)
     train = _read(reader, "train")
@@ -58,7 +58,7 @@ def read_splits(task: TaskConfig) -> Splits:
     for unknown in task.label_names.keys() - reader.renamed:
         where = ", ".join(task.sources("train"))
         tell(f"{where}: no label is {unknown!r}, for which label_names has another name")
-    # Labels that are given were meant; of the two tags of a type of span, one is enough.
+    # Configured labels are intended; for span types, checking the B- tag is enough.
     for line in () if task.labels else alike(filter(reader.needs_examples, labels)):
         tell(f"{', '.join(task.sources('train'))}: {line}")
     if task.sources("dev"):
@@ -72,7 +72,7 @@ def read_splits(task: TaskConfig) -> Splits:
 
 
 def read_dev(task: TaskConfig, labels: Sequence[str]) -> list[Example]:
-    """Reads the dev data of a task that gives it.
+    """Reads the dev data of a task that has a dev source.
 
     Raises:
         DataError: A source is missing, broken or empty, or has a label that is not in `labels`.
@@ -98,7 +98,7 @@ def load_test(task: TaskConfig, split: str) -> list[Example]:
 
 
 def suffix(source: str) -> str:
-    """Returns the suffix of a file that tells its format, in lower case, whether packed or not."""
+    """Returns the lower-case suffix that indicates a file's format, ignoring `.gz`."""
     return Path(source.lower().removesuffix(".gz")).suffix
 
 
@@ -108,7 +108,7 @@ def _read(reader: Reader, split: str) -> list[Any]:
 
 
 def _examples(source: str, reader: Reader) -> list[Any]:
-    """Reads one source, and tells what was read and what was left out."""
+    """Reads one source, and prints what was read and what was left out."""
     notes = Notes(source)
     examples: list[Any] = []
     read: Record | None = None
@@ -130,16 +130,16 @@ def _examples(source: str, reader: Reader) -> list[Any]:
 
 
 def tell(line: str) -> None:
-    """Prints a line for people; of processes that train together, the first does."""
+    """Prints a line to standard error, in the first of several training processes only."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
 
 
 def read_records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
-    """Yields the labelled records of a source; what is left out is noted.
+    """Yields the labelled records of a source; notes those left out.
 
     Raises:
-        DataError: It is missing or broken, or no row has a label.
+        DataError: The source is missing or broken, or no row has a label.
     """
     found = 0
     last: Record | None = None
@@ -156,7 +156,7 @@ def read_records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
 
 
 def _nothing(last: Record | None, reader: Reader, notes: Notes) -> str:
-    """Returns why no row of a source, the last one with texts among them, can be used."""
+    """Returns why no row of a source is usable, judged by its `last` record."""
     if last is None:
         return "; ".join(["holds no examples", *notes.reasons()])
     column = reader.column(last)
@@ -193,14 +193,14 @@ def _records(source: str, reader: Reader, notes: Notes) -> Iterator[Record]:
 
 
 def _sample(examples: list[E], task: TaskConfig, split: str) -> list[E]:
-    """Keeps the task's share of the examples, and of those as many as its limit allows."""
+    """Samples the task's share of the examples, then at most as many as its limit allows."""
     limit: int | None = getattr(task.limit, split)
     share = max(1, round(task.downsample * len(examples)))
     return sampled(sampled(examples, share), len(examples) if limit is None else limit)
 
 
 def sampled(examples: list[E], count: int) -> list[E]:
-    """Returns at most so many of the examples, at random by `SAMPLE_SEED`, in their order."""
+    """Samples at most `count` examples with `SAMPLE_SEED`, in their original order."""
     if count >= len(examples):
         return examples
     chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(examples))[:count]
@@ -208,13 +208,13 @@ def sampled(examples: list[E], count: int) -> list[E]:
 
 
 def _held_out(count: int) -> int:
-    """Returns how many of so many examples are held out: a twentieth, within bounds."""
+    """Returns how many of `count` examples to hold out: a twentieth, within bounds."""
     least = min(_HELD_OUT_LEAST, int(_HELD_OUT_MOST_SHARE * count))
     return min(_HELD_OUT_MOST, max(1, least, int(_HELD_OUT_SHARE * count)))
 
 
 def _hold_out(examples: list[E], task: TaskConfig) -> tuple[list[E], list[E]]:
-    """Splits off whole groups (contexts), so that no held-out context was trained on."""
+    """Splits off whole groups (e.g. contexts), so that no held-out context is trained on."""
     sizes: dict[str, int] = {}
     for example in examples:
         sizes[example.group] = sizes.get(example.group, 0) + 1

@@ -1,4 +1,4 @@
-"""Reads rows of tables: JSON lines, Parquet, data sets of the hub."""
+"""Reads tables: JSON lines, Parquet, and data sets from the hub or disk."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from trunkline_train.data.records import Record, by_name
 from trunkline_train.paths import HUB
 
 _HUB = re.compile(r"([^#@:]+)(?::([^#@:]+))?(?:@([^#]+))?(?:#(.+))?")
-_UNLABELLED = -1  # where a class label would be, as `datasets` writes it
-_BATCH = 1000  # rows read at once
+_UNLABELLED = -1  # class label that `datasets` writes for unlabelled rows
+_BATCH = 1000  # rows per read
 
 
 def read_jsonl(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the objects of a JSON lines file; empty lines are skipped.
 
     Raises:
-        DataError: A line is not a JSON object; names it.
+        DataError: A line is not a JSON object.
     """
     for number, line in read_lines(path):
         if not line.strip():
@@ -44,10 +44,10 @@ def read_jsonl(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
 def read_parquet(path: Path, task: TaskConfig, notes: Notes) -> Iterator[Record]:
     """Yields the rows of a Parquet file.
 
-    Class labels of a file that `datasets` wrote come as names.
+    In a file written by `datasets`, class labels are converted to names.
 
     Raises:
-        DataError: The file is missing or not Parquet, or a class label is none; names the row.
+        DataError: The file is missing or not Parquet, or a class label is out of range.
     """
     import pyarrow
     from pyarrow import parquet
@@ -71,33 +71,33 @@ def _stored_names(schema: Any) -> dict[str, Sequence[str]]:
 
 
 def read_hub(source: str) -> Iterator[Record]:
-    """Yields the rows of a data set of the Hugging Face hub; class labels come as names.
+    """Yields the rows of a data set on the Hugging Face hub; converts class labels to names.
 
     Args:
         source: `hub:NAME[:SUBSET][@REVISION]#SPLIT`.
 
     Raises:
-        DataError: It cannot be loaded, or a class label is none; names the row.
+        DataError: The data set cannot be loaded, or a class label is out of range.
     """
     rows = load_hub(source)
     yield from _records(rows.iter(_BATCH), source, _class_names(rows.features))
 
 
 def read_disk(folder: str) -> Iterator[Record]:
-    """Yields the rows of a data set in the folder that `Dataset.save_to_disk` wrote.
+    """Yields the rows of a data set in a folder written by `Dataset.save_to_disk`.
 
     Raises:
-        DataError: It is no such folder, or holds several splits.
+        DataError: The folder is not such a data set, or holds several splits.
     """
     rows = load_disk(folder)
     yield from _records(rows.iter(_BATCH), folder, _class_names(rows.features))
 
 
 def load_disk(folder: str) -> Any:
-    """Returns the `datasets.Dataset` of a folder that it was saved to.
+    """Loads a `datasets.Dataset` from a folder written by `Dataset.save_to_disk`.
 
     Raises:
-        DataError: It is no such folder, or holds several splits.
+        DataError: The folder is not such a data set, or holds several splits.
     """
     import datasets
 
@@ -118,10 +118,10 @@ def _first_line(error: Exception) -> str:
 
 @lru_cache(maxsize=8)  # each load asks the hub whether the data set changed
 def load_hub(source: str) -> Any:
-    """Returns the `datasets.Dataset` of a hub source.
+    """Loads the `datasets.Dataset` of a hub source.
 
     Raises:
-        DataError: It cannot be loaded; says why.
+        DataError: The data set cannot be loaded.
     """
     import datasets
 
@@ -137,7 +137,7 @@ def load_hub(source: str) -> Any:
 
 
 def _class_names(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Returns the class names of features that are a class label, or a list of them."""
+    """Returns the class names of each feature that is a class label or a list of class labels."""
     inner = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
     return {name: one.names for name, one in inner.items() if hasattr(one, "names")}
 
@@ -160,7 +160,7 @@ def _named(value: Any, names: Sequence[str], where: str) -> Any:
         return None
     if isinstance(value, list):
         named = [_named(item, names, where) for item in value]
-        return named if None not in named else None  # what is not annotated whole, is not
+        return named if None not in named else None  # a partly annotated list counts as unlabelled
     if value == _UNLABELLED:
         return None
     if not 0 <= value < len(names):

@@ -1,4 +1,4 @@
-"""Text classification: a record's text, or pair of texts, and its label or labels."""
+"""Text classification: converts records to texts or pairs of texts with labels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trunkline_train.data.reader import Format, Reader, amount, counted
 from trunkline_train.data.records import Record, by_name, is_numbered
 from trunkline_train.data.tables import read_jsonl, read_parquet
 
-_MISSING = ("", "nan", "NaN")  # what tables have where there is no value
-_UNDECIDED = {"gold_label": "-"}  # by column: annotators did not agree, in SNLI and MultiNLI
+_MISSING = ("", "nan", "NaN")  # how tables write a missing value
+_UNDECIDED = {"gold_label": "-"}  # by column: no agreement of annotators, in SNLI and MultiNLI
 
-_SEVERAL_ROWS = 10  # by which labels may be judged
-_MANY_NUMBERS = 20  # more than ratings have
-_SHOWN = 3  # labels
-_LISTED = re.compile(r"\[\s*(['\"\d].*)?\]", re.DOTALL)  # a list that a table has as text
+_SEVERAL_ROWS = 10  # minimum number of rows to judge labels by
+_MANY_NUMBERS = 20  # more values than a rating has
+_SHOWN = 3  # labels in an error message
+_LISTED = re.compile(r"\[\s*(['\"\d].*)?\]", re.DOTALL)  # a list written as text
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
 
 
 class TextReader(Reader):
-    """Reads texts with a label each; with options, pairs of texts, or lists of labels."""
+    """Reads texts with one label each or, by options, pairs of texts or lists of labels."""
 
     formats: ClassVar[Mapping[str, Format]] = {
         ".csv": read_csv,
@@ -58,7 +58,7 @@ class TextReader(Reader):
         self._layouts: dict[tuple[Column, ...], Layout] = {}
 
     def unpack(self, record: Record, notes: Notes) -> Iterable[Record]:
-        """Returns what annotation tools wrote as a text with its label; other rows as they are."""
+        """Converts annotation tools' rows to a text with its label; returns other rows as is."""
         values = {str(key): value for key, value in record.values.items()}
         if label_studio.is_minimal(values):
             return (Record(by_name(label_studio.without_facts(values)), record.where),)
@@ -72,7 +72,7 @@ class TextReader(Reader):
         return (Record({text or TEXT: found.text, control or LABEL: found.labels}, record.where),)
 
     def summary(self, record: Record, examples: Sequence[TextExample]) -> str:
-        """Returns how many texts there are, and which labels they have."""
+        """Describes a source: the number of texts, their columns and their labels."""
         texts, label, pair = self._layout(record)
         second = "" if pair is None else f", text_pair = {pair}"
         text = " + ".join(map(str, texts))
@@ -80,19 +80,19 @@ class TextReader(Reader):
         return f"{amount(len(examples), 'row')}, text = {text}{second}, label = {label} ({classes})"
 
     def column(self, record: Record) -> Column:
-        """Returns the column given; else the one that its name, or its place, tells."""
+        """Returns the configured label column, else the one guessed by name or position."""
         return self._layout(record).label
 
     def is_labelled(self, record: Record) -> bool:
-        """Tells if a record has a label; empty fields and NaN are none."""
+        """Returns whether a record has a label; empty fields and NaN do not count."""
         column = self.column(record)
         value = _stripped(record.values.get(column))
         missing = value is None or value != value  # NaN  # noqa: PLR0124
-        missing = missing or (value == [] and not self._multi_label)  # a text nobody labelled
+        missing = missing or (value == [] and not self._multi_label)  # nobody labelled this text
         return not missing and value not in _MISSING and value != _UNDECIDED.get(str(column))
 
     def example(self, record: Record) -> TextExample:
-        """Returns the text: several columns of it are joined by blanks."""
+        """Converts a record to an example; several text columns are joined with blanks."""
         texts, _, second = self._layout(record)
         self._check_second(record)
         pair = None if second is None else _text(record, second)
@@ -105,7 +105,7 @@ class TextReader(Reader):
         return example.labels
 
     def fault(self, examples: Sequence[TextExample], labels: Sequence[str]) -> str:
-        """Returns what is wrong with labels such as one for each row, identifiers, measurements."""
+        """Returns why the label column is wrong, e.g. unique values, identifiers, measurements."""
         fault = self._fault(examples, labels)
         if not fault:
             return ""
@@ -116,7 +116,7 @@ class TextReader(Reader):
         return f"{reason} ({shown}): {fault}; {mend}"
 
     def _fault(self, examples: Sequence[TextExample], labels: Sequence[str]) -> str:
-        """Returns why the labels found are none; nothing if they may be."""
+        """Returns why the values cannot be labels, or an empty string."""
         several = len(examples) >= _SEVERAL_ROWS
         if several and self._multi_label and all(len(e.labels) == len(labels) for e in examples):
             return "every row has all of them"
@@ -135,7 +135,7 @@ class TextReader(Reader):
         return self._layouts[names]
 
     def _names(self, record: Record) -> Layout:
-        """Returns the columns given, else those that their names tell."""
+        """Returns the configured columns, else those guessed by name."""
         names = [str(name) for name in record.values]
         pair = (self.task.text_pair or PAIR) if self._pair else None
         taken = [str(one) for one in (*self.task.texts, pair) if one is not None]
@@ -148,8 +148,8 @@ class TextReader(Reader):
         return Layout(texts or (TEXT,), label, pair)
 
     def _numbers(self, record: Record) -> Layout:
-        """Returns the columns given, else the first for the label and all others for the text."""
-        width = len(record.values) // 2  # each stands there from the start and from the end
+        """Returns the configured columns, by default the first as label and the rest as text."""
+        width = len(record.values) // 2  # each column has two numbers, from start and end
         pair = self.task.text_pair if self._pair else None
         if self._pair and pair is None:
             raise DataError(record.where, "columns have no names; set text_pair to a number")
@@ -159,7 +159,7 @@ class TextReader(Reader):
         return Layout(self.task.texts or others, label, pair)
 
     def _check_second(self, record: Record) -> None:
-        """Refuses rows that hold pairs where nobody said that one text is meant."""
+        """Raises DataError for a row with a text_pair column if the task does not expect pairs."""
         if not self._pair and not self.task.texts and record.values.get(PAIR) is not None:
             reason = f"has the column {PAIR!r}, but the task reads one text"
             mend = 'set options = { pair = true }, or text = "text" to read that alone'
@@ -168,7 +168,7 @@ class TextReader(Reader):
     def _values(self, record: Record) -> Sequence[object]:
         value = record.get(self.column(record))
         if isinstance(value, list) and len(value) == 1 and not self._multi_label:
-            return value  # as doccano writes it
+            return value  # doccano writes one label as a list
         if isinstance(value, str) and _LISTED.fullmatch(value.strip()):
             mend = "JSON lines and Parquet have lists; set options.multi_label to true with them"
             raise DataError(record.where, f"has the text {value!r} for a label, a list; {mend}")
@@ -181,9 +181,9 @@ class TextReader(Reader):
         raise DataError(record.where, reason)
 
     def _named(self, values: list[object], record: Record) -> list[object]:
-        """Returns a list of labels; of ones and zeros, one for each label, those that are one.
+        """Returns a list of labels; converts a 0/1 vector over the configured labels.
 
-        A list that names labels repeats no number, and holds no truth values.
+        A list of label names repeats no number and holds no booleans.
         """
         bits = [value for value in values if isinstance(value, int | float) and value in (0, 1)]
         if not len(bits) == len(values) > 1:
@@ -199,7 +199,7 @@ class TextReader(Reader):
 
 
 def _are_ids(labels: Sequence[str]) -> bool:
-    """Tells if labels are many numbers that do not count classes: those have no gaps."""
+    """Returns whether labels are many numbers with gaps or fractions, so not class indices."""
     if len(labels) <= _MANY_NUMBERS or not all(map(_NUMBER.fullmatch, labels)):
         return False
     values = [float(label) for label in labels]

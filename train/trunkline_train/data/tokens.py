@@ -1,4 +1,4 @@
-"""Token classification: a record's tokens and labels to an example."""
+"""Token classification: converts records of tokens and labels, or of texts with spans."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trunkline_train.data.tables import read_jsonl, read_parquet
 
 _TAG = re.compile(rf"O|[{PREFIXES}]-.+")
 _SPANS = "spans"
-# Where words, or a text, and labels stand in tables, in CoNLL-U, in CoNLL columns, and with spans.
+# (words or text, labels) columns of tables, CoNLL-U, CoNLL columns, and texts with spans.
 _LAYOUTS: tuple[tuple[Column, Column], ...] = (
     ("tokens", "ner_tags"),
     ("form", "upos"),
@@ -35,7 +35,7 @@ _LAYOUTS: tuple[tuple[Column, Column], ...] = (
 
 
 class TokenReader(Reader):
-    """Reads lists of tokens and of labels, or texts with spans; they come out in IOB2."""
+    """Reads lists of tokens and labels, or texts with spans; span tags become IOB2."""
 
     formats: ClassVar[Mapping[str, Format]] = {
         ".conllu": read_conllu,
@@ -50,10 +50,10 @@ class TokenReader(Reader):
     def __init__(self, task: TaskConfig) -> None:
         super().__init__(task)
         self._spans = task.decode_options() == TokenOptions("spans")
-        self._seen: dict[object, str] = {}  # values of the data to tags; there are few
+        self._seen: dict[object, str] = {}  # cache: values in the data to tags
 
     def unpack(self, record: Record, notes: Notes) -> Iterable[Record]:
-        """Returns texts with spans as records that have them; lists of tokens as they are."""
+        """Converts texts with spans to `marked` records; returns lists of tokens as is."""
         if not self._holds_text(record):
             return (record,)
         marked = read_row(record.values, record.where, self.reading(), notes)  # type: ignore[arg-type]
@@ -71,13 +71,13 @@ class TokenReader(Reader):
         return str(self.task.texts[0]) if self.task.texts else None
 
     def reading(self) -> Reading:
-        """Returns how rows of texts with spans are read."""
+        """Returns the settings for reading rows of texts with spans."""
         spans = None if self.task.column is None else str(self.task.column)
         unit = None if self.task.offsets is None else OffsetUnit(self.task.offsets)
         return Reading(self._text_key(), spans, unit, self.task.overlaps)
 
     def summary(self, record: Record, examples: Sequence[TokenExample]) -> str:
-        """Returns how many texts and words there are, and which labels they have."""
+        """Describes a source: the number of texts and words, their columns and their labels."""
         words = amount(sum(len(example.words) for example in examples), "word")
         text = self.task.texts[0] if self.task.texts else _layout(record)[0]
         count = amount(len(examples), "sentence" if record.marked is None else "text")
@@ -93,13 +93,13 @@ class TokenReader(Reader):
         return f"{amount(len(kinds), 'span')}, {types}"
 
     def column(self, record: Record) -> Column:
-        """Returns the column given, or the usual one of the layout."""
+        """Returns the configured label column, or the default of the layout."""
         if record.marked is not None:
             return _SPANS
         return _layout(record)[1] if self.task.column is None else self.task.column
 
     def example(self, record: Record) -> TokenExample | None:
-        """Returns the sentence, its words joined by blanks; or the text, as it is."""
+        """Converts a record to an example: words joined with blanks, or the original text."""
         if record.marked is not None:
             return self._marked(record.marked)
         words = record.get(self.task.texts[0] if self.task.texts else _layout(record)[0])
@@ -118,7 +118,7 @@ class TokenReader(Reader):
         return token_example(visible, [tags[at] for at in kept], record.where, lines)
 
     def _is_visible(self, word: object, tag: str, record: Record, at: int) -> bool:
-        """Tells if a word has any text: some tokenizers make words of white space, which go."""
+        """Returns whether a word is more than white space; some tokenizers emit blank words."""
         if not isinstance(word, str):
             raise DataError(record.place(at), f"token {word!r} is not a text")
         if not word.strip() and (not self._spans or tag.startswith("B-")):
@@ -126,7 +126,7 @@ class TokenReader(Reader):
         return bool(word.strip())
 
     def _marked(self, marked: Marked) -> TokenExample | None:
-        """Returns a text with spans; the words are ours, to score by."""
+        """Converts a text with spans, splitting it into plain words for scoring."""
         if not self._spans:
             reason = "has spans, and not a tag for every word; set options.aggregation to 'spans'"
             raise DataError(marked.where, reason)
@@ -146,9 +146,9 @@ class TokenReader(Reader):
         return [self._renamed(tag) for tag in as_iob2(tags)] if self._spans else tags
 
     def _renamed(self, tag: str) -> str:
-        """Returns a tag with the name that its type gets; O as a name makes it no span.
+        """Applies `label_names` to the type of a tag; the name O removes the span.
 
-        Tags are in IOB2 by now: neighbours whose types get one name stay two spans.
+        Tags are IOB2 by now, so adjacent spans whose types get the same name stay apart.
         """
         prefix, _, kind = tag.partition("-")
         name = self.named(kind) if kind else OUTSIDE
@@ -163,12 +163,12 @@ class TokenReader(Reader):
         return tag
 
     def place(self, example: TokenExample, label: str) -> str:
-        """Returns where the first word with a label stands."""
+        """Returns the location of the first word with a label, for errors."""
         words = (at for at, tag in enumerate(example.tags) if tag == label)
         return next(map(example.place, words), example.where)
 
     def fault(self, examples: Sequence[TokenExample], labels: Sequence[str]) -> str:
-        """Returns what is wrong with data without spans, or with one tag on all words."""
+        """Returns why there is nothing to learn: no spans, or one tag on all words."""
         if len(labels) > (0 if self._spans else 1):
             return ""
         reason = f"every word has the label {labels[0] if labels else OUTSIDE!r}"
@@ -177,20 +177,20 @@ class TokenReader(Reader):
         return f"{reason}: {mend}"
 
     def uses(self, example: TokenExample) -> Iterable[str]:
-        """Returns `B-` and the type of every span, or all tags."""
+        """Returns the B- tag of each labelled word's type, or all tags if not reading spans."""
         if not self._spans:
             return example.tags
         return [f"B-{tag[2:]}" for tag in example.tags if tag != OUTSIDE]
 
     def logits(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Returns O and both prefixes of each type; tags, and labels with O, as they are."""
+        """Returns O and the B- and I- tags of each type; plain tags and lists with O as is."""
         if not self._spans or OUTSIDE in labels:
             return tuple(labels)
         types = [label.removeprefix("B-") for label in labels]
         return (OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in "BI"))
 
     def needs_examples(self, label: str) -> bool:
-        """Spans of one word each need no I-."""
+        """Exempts I- tags, which one-word spans do not use."""
         return not self._spans or label.startswith("B-")
 
 

@@ -1,1 +1,1 @@
-"""Examples to training rows: built, kept as tables, cached on disk."""
+"""Builds training rows from examples, stores them as tables and caches them on disk."""

@@ -1,4 +1,4 @@
-"""Examples to training rows: the rows of serving, with the targets of each kind's head."""
+"""Builds training rows from examples: the same rows as in serving, plus targets for the heads."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from trunkline.tasks import TaskSpec, TextOptions, TokenOptions
 from trunkline_train.data.examples import AnswerExample, Example, TextExample, TokenExample
 from trunkline_train.features.targets import IGNORE
 
-_AT_ONCE = 512  # examples tokenised together
+_AT_ONCE = 512  # examples per tokeniser call
 
 Targets = Mapping[str, NDArray[np.int64] | np.int64]
 TokensOf = Mapping[str, Tokens]
-"""Texts to their tokens."""
+"""Tokens by text."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A row and what the head should make of it.
+    """A row with its training targets.
 
     Attributes:
         row: One sequence for the encoder.
-        targets: By name: of tokens `labels` [S], IGNORE where there is none; of an answer `start`
-            and `end`, positions in the row, []; of a text `label` [], or `labels` [labels] of 0 and
-            1 where it may have several.
+        targets: Targets by name. Token classification: `labels` [S], IGNORE for tokens without one.
+            Question answering: `start` and `end` [], positions in the row. Text classification:
+            `label` [], or `labels` [labels] of 0 and 1 if multi-label.
     """
 
     row: Row
@@ -40,17 +40,17 @@ class Feature:
 def build_features(
     spec: TaskSpec, examples: Sequence[Example], encoder: TextEncoder
 ) -> list[Feature]:
-    """Returns the rows of all examples, as `each_feature` gives them."""
+    """Returns the rows that `each_feature` yields as a list."""
     return list(each_feature(spec, examples, encoder))
 
 
 def each_feature(
     spec: TaskSpec, examples: Sequence[Example], encoder: TextEncoder
 ) -> Iterator[Feature]:
-    """Yields the rows of all examples, every window of a long one included.
+    """Yields the rows of all examples, including every window of a long one.
 
     Raises:
-        DataError: An example does not fit the task; names it.
+        DataError: An example does not fit the task.
     """
     build = BUILDERS[spec.kind]
     for at in range(0, len(examples), _AT_ONCE):
@@ -61,13 +61,13 @@ def each_feature(
 
 
 def check_room(examples: Sequence[Example], encoder: TextEncoder) -> None:
-    """Refuses examples with a question or second text that leaves too little room for the text.
+    """Checks that every question or second text leaves enough room for the text.
 
     Raises:
-        DataError: Names the first such example.
+        DataError: A question or second text is too long; names the first one.
     """
     limit = encoder.max_question_tokens
-    # A token is a byte at least: hardly any text needs to be tokenised for this.
+    # A token has at least one byte, so hardly any text needs to be tokenised for this.
     long = [one for one in examples if one.beside and len(one.beside.encode()) >= limit]
     for example in long:
         assert example.beside is not None
@@ -83,7 +83,7 @@ def _check_length(beside: Tokens, example: Example, encoder: TextEncoder) -> Non
 
 
 def _tokenize(examples: Sequence[Example], encoder: TextEncoder) -> TokensOf:
-    """Tokenises every text once: questions share contexts."""
+    """Tokenises each distinct text once, since questions share contexts."""
     places = {one.beside: one.where for one in examples if one.beside is not None}
     places.update({one.document: one.where for one in examples})
     tokens = encoder.tokenize_batch(list(places), list(places.values()))
@@ -91,7 +91,7 @@ def _tokenize(examples: Sequence[Example], encoder: TextEncoder) -> TokensOf:
 
 
 def _rows(example: Example, tokens: TokensOf, encoder: TextEncoder) -> tuple[Row, ...]:
-    """Returns the rows of an example, those of serving."""
+    """Returns the rows of an example, the same as in serving."""
     document = tokens[example.document]
     if example.beside is None:
         return encoder.rows(document)
@@ -120,9 +120,9 @@ def _token_features(
 
 
 def _unit_tags(spec: TaskSpec, tokens: Tokens, example: TokenExample) -> list[tuple[int, int, str]]:
-    """Returns (first token, word, tag) of every unit, the tokenizer's words, which decoding reads.
+    """Returns (first token, word, tag) of each unit, i.e. tokenizer word, as in decoding.
 
-    A word of the data that is several units, such as `Saint-Germain`, goes on inside its span.
+    If a word of the data is several units, such as `Saint-Germain`, B- becomes I- after the first.
     """
     if len(tokens) == 0:
         return []
@@ -147,7 +147,7 @@ def _answer_features(
     for row in _rows(example, tokens, encoder):
         inside = row.begin <= first and last < row.end and first <= last
         shift = row.offset - row.begin
-        # A window without the answer points to its first token, which stands for "not here".
+        # A window without the answer points to its first token, which means "no answer here".
         start, end = (first + shift, last + shift) if inside else (0, 0)
         yield Feature(row, {"start": np.int64(start), "end": np.int64(end)})
 
@@ -155,7 +155,7 @@ def _answer_features(
 def _text_features(
     spec: TaskSpec, example: TextExample, tokens: TokensOf, encoder: TextEncoder
 ) -> Iterator[Feature]:
-    """Every window has the labels of the text."""
+    """Yields the windows of a text, each with all the text's labels."""
     targets = _text_targets(spec, example)
     for row in _rows(example, tokens, encoder):
         yield Feature(row, targets)
@@ -177,7 +177,7 @@ def _text_targets(spec: TaskSpec, example: TextExample) -> Targets:
 
 
 def _answer_tokens(tokens: Tokens, example: AnswerExample) -> tuple[int, int]:
-    """Returns the first and last token of the first gold answer; (-1, -1) if there is none."""
+    """Returns the first and last token of the first gold answer, or (-1, -1) without answers."""
     if not example.answers:
         return -1, -1
     start = example.starts[0]

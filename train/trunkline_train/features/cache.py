@@ -1,7 +1,6 @@
-"""Encoded training rows on disk, named by a fingerprint of all they were made from.
+"""Caches encoded training rows on disk, in files named by a fingerprint of their inputs.
 
-Each file is written whole or not at all, and may be deleted at any time; one that is broken counts
-as missing.
+Files are written atomically and may be deleted at any time; a broken one counts as missing.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from trunkline_train.data.tables import load_disk, load_hub
 from trunkline_train.features.table import FeatureTable, parts
 from trunkline_train.paths import HUB
 
-FORMAT = 3  # of the files, and of how rows are held out and built: raise it with any
+FORMAT = 3  # increase it if the file format or the way rows are held out or built changes
 _LABELS, _CHECKSUM = b"labels", b"crc32"
 
 _log = logging.getLogger(__name__)
@@ -34,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cached:
-    """Training rows of a task, and the labels their targets count in."""
+    """Training rows of a task, and the labels that their targets index."""
 
     labels: tuple[str, ...]
     features: FeatureTable
 
 
 def fingerprint(task: TaskConfig, encoder: TextEncoder) -> str:
-    """Returns a hash of everything that the encoded training rows of a task follow from.
+    """Returns a hash of everything that determines the encoded training rows of a task.
 
     Raises:
         DataError: A source is missing.
@@ -61,7 +60,7 @@ def fingerprint(task: TaskConfig, encoder: TextEncoder) -> str:
 
 
 def data_fingerprint(task: TaskConfig) -> str:
-    """Returns a hash of what a task's training and dev sources hold.
+    """Returns a hash of the contents of a task's training and dev sources.
 
     Raises:
         DataError: A source is missing.
@@ -71,7 +70,7 @@ def data_fingerprint(task: TaskConfig) -> str:
 
 
 def _content(source: str) -> list[str]:
-    """Returns what a source's examples follow from."""
+    """Returns what determines a source's examples: its content, and what tells its format."""
     if source.startswith(HUB):
         return [source, load_hub(source)._fingerprint]
     if Path(source).is_dir():
@@ -84,7 +83,7 @@ def _content(source: str) -> list[str]:
 
 
 def read_cached(path: Path) -> Cached | None:
-    """Returns the rows of a file, mapped; None if it is missing or broken."""
+    """Memory-maps the rows of a file; returns None if it is missing or broken."""
     try:
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
@@ -100,7 +99,7 @@ def read_cached(path: Path) -> Cached | None:
 
 
 def write_cached(path: Path, cached: Cached) -> None:
-    """Writes rows to a file; where it cannot be written, training goes on without."""
+    """Writes rows to a file; only logs a warning if that fails, as training does not need it."""
     table = cached.features.table
     about = {_LABELS: json.dumps(cached.labels), _CHECKSUM: _checksum(table)}
     try:
@@ -114,7 +113,7 @@ def write_cached(path: Path, cached: Cached) -> None:
 
 
 def _checksum(table: pa.Table) -> bytes:
-    """Returns a checksum of the table's columns."""
+    """Returns a CRC-32 checksum of the table's columns."""
     total = 0
     for column in table.columns:
         for part in parts(column):

@@ -1,4 +1,4 @@
-"""Loads a task: its labels, training rows and dev examples, encoded once and cached."""
+"""Loads a task: its labels, dev examples, and training rows, which are cached."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from trunkline_train.features.table import FeatureTable, tabled
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task with what it is trained and scored on.
+    """A task with its training rows and dev examples.
 
     Attributes:
         spec: The task, with its labels.
         features: Its training rows.
-        dev: Examples that it is scored on while training.
+        dev: Examples that score the model during training.
     """
 
     spec: TaskSpec
@@ -34,17 +34,17 @@ class LoadedTask:
 
 
 def load_task(name: str, task: TaskConfig, encoder: TextEncoder, cache: Path | None) -> LoadedTask:
-    """Reads and encodes the data of a task, or takes encoded rows from the cache.
+    """Reads and encodes the data of a task, or loads encoded rows from the cache.
 
     Args:
-        name: Of the task.
+        name: Name of the task.
         task: Its kind and sources.
-        encoder: Cuts texts into rows.
-        cache: Folder of encoded rows; None to encode anew.
+        encoder: Splits texts into rows.
+        cache: Folder of encoded rows; None disables the cache.
 
     Raises:
-        ConfigError: Labels are given that the kind does not take, or twice.
-        DataError: A source is missing, broken or empty, or labels do not fit each other.
+        ConfigError: The configured labels are invalid for the kind, or not distinct.
+        DataError: A source is missing, broken or empty, or its labels are inconsistent.
     """
     check_names(name, task)
     file = None if cache is None else cache / f"{fingerprint(task, encoder)}.arrow"

@@ -1,7 +1,7 @@
-"""Training rows as one Arrow table: compact in memory, and mapped from a file without reading it.
+"""Training rows as one Arrow table: compact in memory, or memory-mapped from a file.
 
-Columns: `input_ids` and `token_type_ids`, a list each; the row's bounds; one column per target, a
-number or a list, its name behind `target.`.
+Columns: the lists `input_ids` and `token_type_ids`, the row's bounds, and one column `target.NAME`
+of numbers or lists per target.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from trunkline_train.features.build import Feature
 _TARGET = "target."
 _LISTS: dict[str, type[np.integer[Any]]] = {"input_ids": np.int32, "token_type_ids": np.int8}
 _BOUNDS = tuple(field.name for field in fields(Row) if field.name not in _LISTS)
-_AT_ONCE = 4096  # features turned into columns together
+_AT_ONCE = 4096  # features converted to columns per step
 
-Get = Callable[[int], Any]  # index to the value there: a number, or an array of them
+Get = Callable[[int], Any]  # maps an index to a number or an array
 
 
 class FeatureTable(Sequence[Feature]):
     """Training rows with their targets.
 
     Args:
-        table: With the columns named above.
+        table: Table with the columns described above.
 
     Attributes:
-        table: The same, in one piece.
-        lengths: [N] tokens of each row, special tokens included.
+        table: The same table, in one chunk.
+        lengths: [N] tokens of each row, including special tokens.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -62,7 +62,7 @@ class FeatureTable(Sequence[Feature]):
 
 
 def tabled(features: Iterable[Feature]) -> FeatureTable:
-    """Returns features as a table."""
+    """Collects features in a table."""
     source = iter(features)
     chunks = iter(lambda: list(islice(source, _AT_ONCE)), [])
     batches = [_columns(chunk) for chunk in chunks]
@@ -91,7 +91,7 @@ def _lists(values: Sequence[Any], dtype: type[np.integer[Any]]) -> pa.Array:
 
 
 def _getter(column: pa.ChunkedArray) -> Get:
-    """Returns what gives the column's values, without copying the column."""
+    """Returns a function that reads the column's values without copying the column."""
     values, *offsets = parts(column)
     if not offsets:
         return lambda at: np.int64(values[at])
@@ -100,9 +100,9 @@ def _getter(column: pa.ChunkedArray) -> Get:
 
 
 def parts(column: pa.ChunkedArray) -> tuple[NDArray[np.integer[Any]], ...]:
-    """Returns the arrays a column of a `FeatureTable` consists of, without copying.
+    """Returns the arrays of a `FeatureTable` column without copying.
 
-    They are its values, and of lists also where in the values each of them starts, [N + 1].
+    They are the values and, for a column of lists, the offsets [N + 1] of the lists in the values.
     """
     array = column.chunk(0)
     if pa.types.is_large_list(array.type):

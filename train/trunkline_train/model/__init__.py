@@ -1,1 +1,1 @@
-"""The multitask model: one encoder, a head per task."""
+"""The multitask model: one encoder with a head per task."""

@@ -1,4 +1,4 @@
-"""Which architectures can be the shared encoder: those that see a text whole and read it alone."""
+"""Checks that an architecture can be the shared encoder: bidirectional, with text input only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SIZES = ("hidden_size", "num_hidden_layers")
 
 
 def check_config(config: PretrainedConfig, name: str) -> None:
-    """Refuses architectures made to generate text, before their weights are loaded.
+    """Rejects architectures that generate text, before their weights are loaded.
 
     Args:
-        config: Of the architecture.
-        name: What the user called it.
+        config: Configuration of the architecture.
+        name: Name of the encoder as configured.
 
     Raises:
-        ConfigError: It is no encoder alone; names the type.
+        ConfigError: The architecture is not encoder-only.
     """
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
@@ -43,10 +43,10 @@ def check_config(config: PretrainedConfig, name: str) -> None:
 
 
 def check_encoder(encoder: PreTrainedModel, name: str) -> None:
-    """Refuses encoders that cannot tell padding, or that read something other than text.
+    """Rejects encoders without an attention mask, or with input other than text.
 
     Raises:
-        ConfigError: It lacks an input or a size; names the type and what it lacks.
+        ConfigError: The encoder lacks an input or a size.
     """
     kind, taken = encoder.config.model_type, inspect.signature(encoder.forward).parameters
     lacks = [f"input {part}" for part in _INPUTS if part not in taken]

@@ -1,7 +1,7 @@
-"""Attention for training under bf16 autocast on a CPU: it runs in fp32.
+"""Runs attention in fp32 when training under bf16 autocast on a CPU.
 
-There torch's fused attention takes about eight times as long backward in bf16 as in fp32, which
-would undo what the matrix products gain.
+The backward pass of torch's fused attention takes about eight times as long there in bf16 as in
+fp32, which would undo the gain in the matrix products.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _sdpa = AttentionInterface()["sdpa"]
 
 
 def install_attention(encoder: PreTrainedModel) -> None:
-    """Makes an encoder's fused attention leave autocast on a CPU; elsewhere it stays as it is.
+    """Makes an encoder's fused attention leave autocast on a CPU; other devices are unaffected.
 
-    Encoders that take none from transformers' registry of attention functions keep their own. The
-    name of the function is never written to config.json.
+    Encoders that do not use transformers' registry of attention functions keep their own. The name
+    of the function is never written to config.json.
     """
     fused = encoder.config._attn_implementation == "sdpa"
     if fused and encoder._can_set_attn_implementation():
@@ -35,7 +35,7 @@ def _attention(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Returns what transformers' "sdpa" does, in the type of `query`; [B, S, heads, H/heads]."""
+    """Computes transformers' "sdpa", in the type of `query`; [B, S, heads, H/heads]."""
     if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         output, _ = _sdpa(module, query, key, value, attention_mask, **options)
         return output, None

@@ -1,4 +1,4 @@
-"""Dropout that is quick on a CPU, where torch draws its random numbers one by one."""
+"""Fast dropout on a CPU, where torch draws random numbers one by one."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_RANGE = 1 << 16  # sixteen random bits decide an element: p is met within 1/131072
+_RANGE = 1 << 16  # 16 random bits per element: p is exact to within 1/131072
 
 
 class Dropout(nn.Dropout):
     """Drops elements as `nn.Dropout` does, two to three times as fast on a CPU.
 
-    Random bits come from torch's global generator; the same state drops the same elements. On other
-    devices and in compiled code it is torch's own.
+    Random bits come from torch's global generator, so the same state drops the same elements. Other
+    devices and compiled code use torch's own dropout.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns x with a share `p` of its elements 0 and the others scaled up, if training."""
+        """In training, zeroes a share `p` of the elements of x and scales up the others."""
         threshold = min(round(self.p * _RANGE), _RANGE - 1)
         slow = x.device.type != "cpu" or torch.compiler.is_compiling()
         if slow or not self.training or threshold == 0 or self.p == 1.0:
@@ -28,7 +28,7 @@ class Dropout(nn.Dropout):
 
 
 class _Drop(torch.autograd.Function):
-    """Drops `threshold` of 65,536 elements."""
+    """Drops each element with probability `threshold` / 65,536."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
@@ -45,19 +45,19 @@ class _Drop(torch.autograd.Function):
 
 
 def _scaled(x: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Returns x * mask * scale in one pass, rounded once: bf16 has no 1.11 to multiply by."""
+    """Returns x * mask * scale in one pass, rounded once, as bf16 cannot represent e.g. 1.11."""
     return torch.addcmul(x.new_zeros(()), x, mask, value=scale)
 
 
 def _random_bits(x: Tensor) -> Tensor:
-    """Returns int16 of the shape of x, every value as likely; four come of one draw."""
+    """Returns uniform random int16 in the shape of x; each int64 draw gives four."""
     count = x.numel()
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None)
     return draws.view(torch.int16)[:count].view(x.shape)
 
 
 def quicken_dropout(module: nn.Module) -> None:
-    """Puts `Dropout` in place of every `nn.Dropout` inside a module."""
+    """Replaces every `nn.Dropout` inside a module by `Dropout`."""
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:

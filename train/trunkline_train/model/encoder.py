@@ -1,4 +1,4 @@
-"""Encoders as transformers has them, made ready for training."""
+"""Prepares transformers' encoders for training."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from trunkline_train.model.dropout import quicken_dropout
 
 
 def encoder_from_config(folder: str) -> PreTrainedModel:
-    """Returns an encoder with random weights, of the architecture in a folder's config.json."""
+    """Creates an encoder with random weights from a folder's config.json."""
     return ready(AutoModel.from_config(AutoConfig.from_pretrained(folder)))
 
 
 def ready(encoder: PreTrainedModel) -> PreTrainedModel:
-    """Returns the encoder in fp32, with attention and dropout that are quick in training."""
+    """Converts an encoder to fp32, and installs fast attention and dropout for training."""
     install_attention(encoder)
     quicken_dropout(encoder)
     encoder.float()

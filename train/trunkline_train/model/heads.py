@@ -1,7 +1,7 @@
-"""One head per kind of task: hidden states to outputs, outputs and targets to a loss.
+"""One head per kind of task, which computes outputs from hidden states, and their loss.
 
 Losses are sums over labelled units (words, questions, texts), so that a mean over several batches
-weighs every unit alike.
+weights every unit equally.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Head(nn.Module, ABC):
 
     Args:
         hidden_size: Width of the encoder's hidden states.
-        outputs: Numbers per position.
+        outputs: Number of outputs per position.
         dropout: Probability of dropping a hidden unit.
     """
 
@@ -39,11 +39,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, hidden: Tensor) -> Outputs:
-        """Returns the outputs of hidden states [B, S, H], in the order of the kind's suffixes."""
+        """Returns the outputs for hidden states [B, S, H], in the order of the kind's suffixes."""
 
     @abstractmethod
     def units(self, targets: Targets) -> Tensor:
-        """Returns how many units of a batch are labelled, a scalar."""
+        """Returns the number of labelled units in a batch, a scalar."""
 
     @abstractmethod
     def loss(self, outputs: Outputs, targets: Targets) -> Tensor:
@@ -53,8 +53,8 @@ class Head(nn.Module, ABC):
     def distill(self, outputs: Outputs, targets: Targets, temperature: float) -> Tensor:
         """Returns the divergence from the teacher summed over labelled units, a scalar.
 
-        It is scaled by temperature squared, which keeps gradients as large as those of the loss
-        (Hinton et al. 2015, arXiv 1503.02531).
+        It is scaled by temperature squared, which keeps the magnitude of gradients comparable to
+        the loss (Hinton et al. 2015, arXiv 1503.02531).
         """
 
 
@@ -87,8 +87,8 @@ class TokenHead(Head):
 class AnswerHead(Head):
     """Extractive question answering: start and end logits, [B, S] each; targets: start, end [B].
 
-    `mask` [B, S] among the targets marks real tokens: padding takes no probability, so that a
-    row's loss does not depend on the length of its batch mates.
+    The target `mask` [B, S] marks real tokens. Padding gets no probability, so that a row's loss
+    does not depend on the length of other rows in the batch.
     """
 
     def __init__(self, spec: TaskSpec, hidden_size: int, dropout: float) -> None:
@@ -122,7 +122,7 @@ class AnswerHead(Head):
 class TextHead(Head):
     """Text classification from the row's first token: logits [B, labels].
 
-    Targets: label [B], or labels [B, labels] of 0 and 1 where a text may have several.
+    Targets: label [B], or labels [B, labels] of 0 and 1 if multi-label.
     """
 
     def __init__(self, spec: TaskSpec, hidden_size: int, dropout: float) -> None:
@@ -139,7 +139,7 @@ class TextHead(Head):
         return self._labelled(targets).sum()
 
     def loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """Returns the cross entropy summed over labelled rows; of many labels their mean."""
+        """Returns the cross entropy summed over rows; if multi-label, the mean over labels."""
         (logits,) = outputs
         if not self._multi_label:
             return functional.cross_entropy(
@@ -169,7 +169,7 @@ class TextHead(Head):
 
 
 def _masked(logits: Tensor, targets: Targets) -> Tensor:
-    """Takes all probability from padding, but stays finite: -inf would make 0 times inf."""
+    """Masks the logits of padding with a finite minimum, since -inf would give 0 times inf."""
     return logits.masked_fill(targets[MASK] == 0, torch.finfo(logits.dtype).min)
 
 

@@ -1,4 +1,4 @@
-"""The layers of an encoder, whatever its architecture calls them: dropped, frozen, recomputed."""
+"""Drops, freezes and recomputes layers of an encoder of any architecture."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trunkline_train.settings import ModelConfig
 
 
 def find_layers(encoder: PreTrainedModel, setting: str) -> tuple[str, nn.ModuleList]:
-    """Returns the name and the list of an encoder's layers, the lowest first.
+    """Returns the name and the list of an encoder's layers, lowest first.
 
     Args:
         encoder: Any encoder that keeps its layers in one list.
         setting: Key of the configuration that needs them, for the error.
 
     Raises:
-        ConfigError: It has no such list, e.g. since all its layers share their weights.
+        ConfigError: The encoder has no such list, e.g. because its layers share their weights.
     """
     count = encoder.config.num_hidden_layers
     for name, module in encoder.named_modules():
@@ -28,15 +28,15 @@ def find_layers(encoder: PreTrainedModel, setting: str) -> tuple[str, nn.ModuleL
 
 
 def is_embedding(name: str) -> bool:
-    """Returns whether a parameter of an encoder belongs to its embeddings, by its name."""
+    """Returns whether the name of an encoder's parameter is that of an embedding."""
     return name.startswith(("embeddings", "word_embedding"))
 
 
 def keep_layers(encoder: PreTrainedModel, count: int) -> None:
-    """Drops layers so that `count` evenly spaced ones stay, the last among them.
+    """Drops layers, keeping `count` evenly spaced ones including the last.
 
     Raises:
-        ConfigError: There are not as many, or they differ in more than their weights.
+        ConfigError: There are fewer layers, or they differ in more than their weights.
     """
     _, layers = find_layers(encoder, "model.layers")
     total = len(layers)
@@ -53,7 +53,7 @@ def keep_layers(encoder: PreTrainedModel, count: int) -> None:
 
 
 def _check_alike(encoder: PreTrainedModel, layers: nn.ModuleList) -> None:
-    """Refuses layers whose place decides what they are: config.json could not say which stayed."""
+    """Checks that layers do not depend on position: config.json cannot say which were kept."""
     shapes = [{name: part.shape for name, part in layer.state_dict().items()} for layer in layers]
     typed = getattr(encoder.config, "layer_types", None) is not None
     if typed or any(shape != shapes[0] for shape in shapes):
@@ -62,10 +62,10 @@ def _check_alike(encoder: PreTrainedModel, layers: nn.ModuleList) -> None:
 
 
 def freeze(encoder: PreTrainedModel, model: ModelConfig) -> None:
-    """Keeps embeddings and lowest layers as they are, as far as the configuration says.
+    """Freezes the embeddings and lowest layers as configured.
 
     Raises:
-        ConfigError: There are not as many layers.
+        ConfigError: There are fewer layers.
     """
     if model.freeze_embeddings:
         for name, parameter in encoder.named_parameters():
@@ -83,16 +83,16 @@ def freeze(encoder: PreTrainedModel, model: ModelConfig) -> None:
 
 
 def recompute_activations(encoder: PreTrainedModel) -> None:
-    """Makes an encoder keep no activations inside its layers: they are computed again backward.
+    """Makes an encoder recompute activations in the backward pass instead of storing them.
 
     Raises:
-        ConfigError: The architecture cannot.
+        ConfigError: The architecture does not support it.
     """
     if not encoder.supports_gradient_checkpointing:
         kind = encoder.config.model_type
         raise ConfigError(f"training.gradient_checkpointing: {kind!r} cannot; leave it out")
-    # transformers 5 has another name for it. Torch's reentrant way would need inputs that take a
-    # gradient, which token ids do not.
+    # transformers 5 renamed it. Torch's reentrant mode needs inputs that require a gradient, which
+    # token ids do not.
     new = "activation_checkpointing_enable"
     enable = getattr(encoder, new, encoder.gradient_checkpointing_enable)
     enable({"use_reentrant": False})

@@ -1,6 +1,6 @@
-"""Low-rank updates (LoRA, Hu et al. 2021, arXiv 2106.09685) beside a frozen encoder, by PEFT.
+"""Low-rank updates (LoRA, Hu et al. 2021, arXiv 2106.09685) of a frozen encoder, using PEFT.
 
-Only training knows of them: what is saved for use has them merged into the encoder's own weights.
+They exist only in training: saved models have them merged into the encoder's weights.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _ADAPTER = "default"
 
 
 def add_lora(model: MultitaskModel, config: ModelConfig) -> None:
-    """Freezes the encoder and puts low-rank updates beside its linear layers; heads train fully.
+    """Freezes the encoder and adds low-rank updates to its linear layers; heads are fully trained.
 
-    Nothing happens at rank 0. Layers that are frozen already get no update.
+    Does nothing at rank 0. Layers that are already frozen get no update.
 
     Raises:
         ConfigError: `model.lora_targets` names no linear layer of the encoder.
@@ -35,7 +35,7 @@ def add_lora(model: MultitaskModel, config: ModelConfig) -> None:
     model.encoder.requires_grad_(False)
     settings = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # only ever divided by the rank
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # PEFT only divides it by the rank
         lora_dropout=config.lora_dropout,
         target_modules=targets,
     )
@@ -69,12 +69,12 @@ def _targets(encoder: nn.Module, wanted: tuple[str, ...]) -> list[str]:
 
 
 def _matches(name: str, target: str) -> bool:
-    """Returns whether a full name is `target` or ends with it, at a dot."""
+    """Returns whether a full name is `target` or ends with `.target`."""
     return f".{name}".endswith(f".{target}")
 
 
 def plain_state(model: MultitaskModel) -> dict[str, Tensor]:
-    """Returns the weights under the names that a model without updates has, updates merged in."""
+    """Returns the weights with updates merged, named as in a model without updates."""
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         owner, updated, part = name.partition(".base_layer.")
@@ -88,7 +88,7 @@ def plain_state(model: MultitaskModel) -> dict[str, Tensor]:
 
 
 def _update(layer: nn.Module) -> Tensor:
-    """Returns what the updates add to a layer's own weight."""
+    """Returns the update to a layer's own weight."""
     from peft.tuners.lora import Linear
 
     assert isinstance(layer, Linear)

@@ -1,4 +1,4 @@
-"""The shared encoder with its heads."""
+"""The shared encoder with the heads of all tasks."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trunkline_train.model.heads import HEADS, Head
 
 
 class MultitaskModel(nn.Module):
-    """One encoder, every head.
+    """One encoder with a head per task.
 
     Args:
         encoder: A Hugging Face encoder whose first output is the last hidden states.
         tasks: The tasks, in the order of their heads.
-        dropout: In front of the heads.
+        dropout: Dropout before the heads.
     """
 
     def __init__(self, encoder: PreTrainedModel, tasks: Sequence[TaskSpec], dropout: float) -> None:
         super().__init__()
-        # The pooler feeds no head; left in, it would be an unused parameter of every graph.
+        # No head uses the pooler, so it would only add unused parameters to every graph.
         if getattr(encoder, "pooler", None) is not None:
             encoder.register_module("pooler", None)
         self.encoder = encoder
@@ -55,7 +55,7 @@ class MultitaskModel(nn.Module):
     def hidden(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Returns the last hidden states [B, S, H] of ids and mask [B, S]."""
+        """Returns the last hidden states [B, S, H] for ids and mask [B, S]."""
         segments = {"token_type_ids": token_type_ids} if "token_type_ids" in self.inputs else {}
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **segments)
         hidden: Tensor = output[0]
@@ -73,7 +73,7 @@ class MultitaskModel(nn.Module):
         return outputs
 
     def facts(self, max_length: int, overlap: int, pad_id: int) -> EncoderFacts:
-        """Returns what a manifest says of the encoder."""
+        """Returns the facts about the encoder for a manifest."""
         config = self.config
         return EncoderFacts(
             model_type=config.model_type,
@@ -83,11 +83,11 @@ class MultitaskModel(nn.Module):
             max_length=max_length,
             overlap=overlap,
             pad_id=pad_id,
-            # DistilBERT has a name of its own for it.
+            # DistilBERT calls it hidden_dim.
             inner_size=getattr(config, "intermediate_size", getattr(config, "hidden_dim", 0)),
         )
 
 
 def key(task: str) -> str:
-    """Returns the ModuleDict key of a task; a bare name could clash with a dict method."""
+    """Returns the ModuleDict key of a task; the bare name could clash with a method."""
     return f"task_{task}"

@@ -1,1 +1,1 @@
-"""Metrics over annotations: what is scored is what is served."""
+"""Metrics over annotations, in the form in which they are served."""

@@ -1,9 +1,9 @@
-"""How far a figure may be off: bootstrap intervals over examples, and paired differences.
+"""Bootstrap intervals of metrics over examples, and paired differences.
 
-Examples are drawn with replacement as often as there are (Efron, 1979), the metric is computed on
-each draw, and the interval holds the middle 95 % of the draws. It speaks of the examples only: what
-another training seed would give, it does not know. Where all examples are right no draw is wrong,
-and the interval is a point: few examples, all right, prove less than it says.
+A draw samples n of n examples with replacement (Efron, 1979); the interval holds the middle 95 % of
+the metric over the draws. It covers the choice of examples only, not the training seed. If all
+examples are right, the interval is a single point, which overstates the certainty of a small
+sample.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trunkline_train.scoring.tally import CountTable, Sums, Tally
 RESAMPLES = 1000
 LEVEL = 0.95
 _SEED = 0  # the same examples always give the same interval
-_NUMBERS_AT_ONCE = 4_000_000  # bounds the memory to tens of megabytes
+_NUMBERS_AT_ONCE = 4_000_000  # limits memory to tens of megabytes
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the second of two systems is, in points, with its bounds.
+    """Gain of the second of two systems over the first, in points, with its bounds.
 
-    If `low` and `high` have one sign, the choice of examples does not explain the difference.
+    If `low` and `high` have the same sign, the difference is significant.
     """
 
     value: float
@@ -44,7 +44,7 @@ class Difference:
 def intervals(
     tally: Tally, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = _SEED
 ) -> dict[str, Interval]:
-    """Returns the interval of every metric; none if there are no examples."""
+    """Returns the interval of every metric, or an empty dict if there are no examples."""
     if not len(tally.counts):
         return {}
     found: dict[str, list[Sums]] = {name: [] for name in tally.metrics}
@@ -62,13 +62,13 @@ def differences(
     level: float = LEVEL,
     seed: int = _SEED,
 ) -> dict[str, Difference]:
-    """Returns `two` minus `one` for every metric both have, on the same draws for both.
+    """Returns `two` minus `one` for every metric that both have, on the same draws for both.
 
-    Paired draws are what makes small differences between two systems visible: examples that are
-    hard are hard for both.
+    Paired draws make small differences between two systems visible, since hard examples are usually
+    hard for both.
 
     Raises:
-        ValueError: They are not of the same number of examples.
+        ValueError: The numbers of examples differ.
     """
     if len(one.counts) != len(two.counts):
         raise ValueError(f"{len(one.counts)} examples cannot be paired with {len(two.counts)}")
@@ -85,7 +85,7 @@ def differences(
 
 
 def _difference(gains: Sums, level: float) -> Difference:
-    """Returns the first gain, with the bounds of the others."""
+    """Returns the first gain with the bounds of the rest."""
     return Difference(float(gains[0]), *_bounds(gains[1:], level))
 
 
@@ -95,7 +95,7 @@ def _bounds(values: Sums, level: float) -> tuple[float, float]:
 
 
 def _resampled(counts: CountTable, resamples: int, seed: int) -> Iterator[Sums]:
-    """Yields the sums of counts over each draw, some draws [d, k] at a time."""
+    """Yields the sums of counts over the draws, in chunks [d, k] of d draws."""
     n = len(counts)
     generator = np.random.default_rng(seed)
     most = max(1, _NUMBERS_AT_ONCE // max(n, counts.shape[1], len(counts.values)))

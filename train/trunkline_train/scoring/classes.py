@@ -1,6 +1,6 @@
-"""Classes of whole texts and tags of words: accuracy, micro and macro F1.
+"""Accuracy, micro and macro F1 for classes of texts and tags of words.
 
-Macro F1 is the mean over the labels that occur, in gold or prediction, as scikit-learn takes it.
+Macro F1 is the mean over the labels that occur in gold or prediction, as in scikit-learn.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _Labels = Sequence[Collection[str]]
 
 
 def tally_labels(gold: _Labels, predicted: _Labels, *, multi_label: bool) -> Tally:
-    """Returns accuracy and macro F1, or for many labels a text micro F1, macro F1, exact match.
+    """Tallies accuracy and macro F1 or, if multi-label, micro F1, macro F1 and exact match.
 
     Args:
-        gold: The labels of each text.
-        predicted: What each text was taken for.
-        multi_label: Whether a text may have any number of labels; else it has one.
+        gold: The gold labels of each text.
+        predicted: The predicted labels of each text.
+        multi_label: Whether a text may have any number of labels, instead of one.
     """
     labels = sorted({label for given in (*gold, *predicted) for label in given})
     size = len(labels)
@@ -36,7 +36,7 @@ def tally_labels(gold: _Labels, predicted: _Labels, *, multi_label: bool) -> Tal
 
 
 def tally_tags(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Tally:
-    """Returns the accuracy over the words of all texts, given the tags of each text's words."""
+    """Tallies the accuracy over the words of all texts, given the tags of each text's words."""
     rows = [
         (sum(truth == guess for truth, guess in zip(tags, found, strict=True)), len(tags))
         for tags, found in zip(gold, predicted, strict=True)
@@ -46,7 +46,7 @@ def tally_tags(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 
 def count_labels(gold: _Labels, predicted: _Labels) -> dict[str, Counts]:
     """Returns the counts of each label, given the labels of every text."""
-    # A label is an entity that takes up its text.
+    # A label is counted as an entity at a fixed position.
     truths, guesses = (
         [[(0, 0, label) for label in labels] for labels in given] for given in (gold, predicted)
     )
@@ -54,7 +54,7 @@ def count_labels(gold: _Labels, predicted: _Labels) -> dict[str, Counts]:
 
 
 def _label_counts(gold: _Labels, predicted: _Labels, labels: Sequence[str]) -> CountTable:
-    """Returns [n, 3 L + 2]: correct, predicted and gold per label; all right; 1."""
+    """Returns [n, 3 L + 2]: correct, predicted and gold per label; exact match; 1."""
     size = len(labels)
     column = {label: at for at, label in enumerate(labels)}
 
@@ -71,7 +71,7 @@ def _label_counts(gold: _Labels, predicted: _Labels, labels: Sequence[str]) -> C
 
 @dataclass(frozen=True)
 class _MicroF1:
-    """F1 over all of so many labels together."""
+    """Micro F1 over the given number of labels."""
 
     labels: int
 
@@ -82,7 +82,7 @@ class _MicroF1:
 
 @dataclass(frozen=True)
 class _MacroF1:
-    """Mean of the F1 of so many labels, those that occur."""
+    """Mean F1 of the labels that occur."""
 
     labels: int
 
@@ -93,6 +93,6 @@ class _MacroF1:
 
 
 def _parts(sums: Sums, size: int) -> tuple[Sums, Sums]:
-    """Returns correct and predicted + gold of each label, [..., L] each."""
+    """Returns correct, and predicted + gold, of each label, [..., L] each."""
     correct, predicted, gold = (sums[..., at * size : (at + 1) * size] for at in range(3))
     return correct, predicted + gold

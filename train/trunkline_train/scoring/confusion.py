@@ -1,4 +1,4 @@
-"""What was taken for what."""
+"""Confusion matrices."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import dataclass
 
 from trunkline_train.scoring.entities import Entity
 
-NOTHING = "(none)"  # no label is written so: it is the gold of a false alarm, and a miss's guess
+NOTHING = "(none)"  # never a label: gold of a false positive, prediction of a miss
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Numbers of (gold, predicted) pairs.
+    """A sparse confusion matrix.
 
     Attributes:
-        labels: That occur; `(none)` is last, where there is one.
-        pairs: Those that occur: of thousands of labels few are taken for each other.
+        labels: Labels that occur; `(none)`, if it occurs, is last.
+        pairs: Number of each (gold, predicted) pair that occurs.
     """
 
     labels: tuple[str, ...]
     pairs: Mapping[tuple[str, str], int]
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the JSON form: a list of gold, predicted and number for `pairs`."""
+        """Returns the JSON form, with `pairs` as lists of gold, predicted and number."""
         return {"labels": [*self.labels], "pairs": [[*of, n] for of, n in self.pairs.items()]}
 
     def matrix(self, labels: Sequence[str] | None = None) -> tuple[tuple[int, ...], ...]:
-        """Returns a row per gold label and a column per predicted one, of all or some labels."""
+        """Returns the dense matrix of all or some labels: rows are gold, columns predicted."""
         order = self.labels if labels is None else labels
         return tuple(tuple(self.pairs.get((gold, got), 0) for got in order) for gold in order)
 
 
 def confuse(pairs: Iterable[tuple[str, str]], labels: Sequence[str] = ()) -> Confusion:
-    """Counts pairs; those of `labels` that occur stand first, in their order."""
+    """Counts pairs; labels that occur are ordered as in `labels`, then alphabetically."""
     seen = Counter(pairs)
     found = {label for pair in seen for label in pair}
     known = [label for label in labels if label in found]
@@ -43,7 +43,7 @@ def confuse(pairs: Iterable[tuple[str, str]], labels: Sequence[str] = ()) -> Con
 
 
 def entity_pairs(gold: Iterable[Entity], predicted: Iterable[Entity]) -> list[tuple[str, str]]:
-    """Returns (gold, predicted) types of one text, paired where begin and end agree."""
+    """Returns the (gold, predicted) types of one text's entities, paired by begin and end."""
     truth = {(begin, end): label for begin, end, label in gold}
     guess = {(begin, end): label for begin, end, label in predicted}
     places = dict.fromkeys((*truth, *guess))

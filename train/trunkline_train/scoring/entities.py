@@ -1,16 +1,16 @@
-"""Entity F1: of the spans a client gets, and of tags, as conlleval and strict IOB2 count them.
+"""Entity F1 of served spans, and of tags by the rules of conlleval and of strict IOB2.
 
-A prediction is right if begin, end and type are. There are three figures, since there are two
-questions: what are the boundaries counted in, and what is an ill-formed tag sequence worth?
+A prediction is right if begin, end and type are right. The three metrics differ in the unit of
+boundaries and in the treatment of ill-formed tag sequences:
 
-- `f1` counts the character offsets that are served. Decoded spans are well-formed, so no rule about
-  tags can change it. A span that ends inside a word of the data is wrong.
-- `conlleval_f1` is what papers print: every word of the data gets one tag, that of its first unit,
-  and tags are read as conlleval and seqeval's default read them: I-X without B-X opens an entity.
-- `strict_f1` reads the same tags as seqeval's strict mode with IOB2: I-X without B-X is nothing.
+- `f1` compares the character offsets that are served. Decoded spans are well-formed, so tag rules
+  do not affect it. A span that ends inside a word of the data is wrong.
+- `conlleval_f1` is the figure in papers: every word of the data gets the tag of its first unit, and
+  tags are read as by conlleval and seqeval's default, where I-X without B-X opens an entity.
+- `strict_f1` reads the same tags as seqeval's strict mode with IOB2: I-X without B-X is ignored.
 
-Where every span begins and ends with a word, the three are equal. They part where the tokenizer
-cuts the data's words (`Saint-Denis`, `U.S.`) and a span begins or ends inside one.
+If every span begins and ends at a word bound, the three are equal. They differ if the tokenizer
+splits words of the data (`Saint-Denis`, `U.S.`) and a span begins or ends inside one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OUTSIDE = "O"
 
 @dataclass(frozen=True)
 class Counts:
-    """True positives, predicted and gold numbers of one type or of all."""
+    """Numbers of correct, predicted and gold entities, of one type or of all."""
 
     correct: int
     predicted: int
@@ -54,7 +54,7 @@ class Counts:
 def count_entities(
     gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]
 ) -> dict[str, Counts]:
-    """Returns the counts of each type, predicted entities against gold ones, text by text."""
+    """Counts correct, predicted and gold entities of each type, comparing text by text."""
     correct, found, wanted = Counter[str](), Counter[str](), Counter[str]()
     for truth, guess in zip(gold, predicted, strict=True):
         right, given = set(truth), set(guess)
@@ -70,13 +70,13 @@ def count_entities(
 def tally_entities(
     gold: Sequence[Iterable[Entity]], predicted: Sequence[Iterable[Entity]]
 ) -> Tally:
-    """Returns F1, precision and recall over all types (micro average)."""
+    """Tallies F1, precision and recall over all types (micro average)."""
     metrics: dict[str, Metric] = {"f1": _F1(0), "precision": Share(0, 1), "recall": Share(0, 2)}
     return Tally(_entity_counts(gold, predicted), metrics)
 
 
 def tally_tag_entities(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Tally:
-    """Returns the F1 of the entities in tag sequences, by conlleval and strict."""
+    """Tallies the F1 of the entities in tag sequences, by the conlleval and strict rules."""
     counts = [
         _entity_counts([read(tags) for tags in gold], [read(tags) for tags in predicted])
         for read in (read_conlleval, read_strict)
@@ -85,9 +85,9 @@ def tally_tag_entities(gold: Sequence[Sequence[str]], predicted: Sequence[Sequen
 
 
 def read_conlleval(tags: Sequence[str]) -> list[Entity]:
-    """Returns the entities (begin, end, type) that conlleval sees in any sequence of tags.
+    """Returns the entities (begin, end, type) that conlleval finds in a sequence of tags.
 
-    Its rules (startOfChunk, endOfChunk) know IOB1, IOB2 and IOBES, and mend what is ill-formed.
+    Its rules (startOfChunk, endOfChunk) cover IOB1, IOB2 and IOBES, and repair ill-formed tags.
     """
 
     def parts(last: str, tag: str) -> bool:
@@ -100,7 +100,7 @@ def read_conlleval(tags: Sequence[str]) -> list[Entity]:
 
 
 def read_strict(tags: Sequence[str]) -> list[Entity]:
-    """Returns the entities (begin, end, type) of IOB2 tags; I-X that follows no X is nothing."""
+    """Returns the entities (begin, end, type) of IOB2 tags; ignores I-X that does not follow X."""
 
     def parts(last: str, tag: str) -> bool:
         return tag[0] != "I" or last[2:] != tag[2:]
@@ -112,11 +112,11 @@ def read_strict(tags: Sequence[str]) -> list[Entity]:
 
 
 def word_tags(words: Sequence[tuple[int, int]], spans: Sequence[Entity]) -> list[str]:
-    """Returns spans as the IOB2 tags of words, each tagged as its first character is.
+    """Converts spans to IOB2 tags of words; the first character of a word decides its tag.
 
     Args:
         words: (start, end) of each word.
-        spans: In the order of the text, not overlapping.
+        spans: Non-overlapping spans, in text order.
     """
     starts = [start for start, _, _ in spans]
     tags = []
@@ -132,7 +132,7 @@ def word_tags(words: Sequence[tuple[int, int]], spans: Sequence[Entity]) -> list
 def _read(
     tags: Sequence[str], opens: Callable[[str, str], bool], parts: Callable[[str, str], bool]
 ) -> list[Entity]:
-    """Reads entities: `opens(last, tag)` begins one, `parts(last, tag)` ends the one before."""
+    """Reads entities: `opens(last, tag)` begins one, `parts(last, tag)` ends the open one."""
     found: list[Entity] = []
     begin = -1
     for at, (last, tag) in enumerate(zip([_OUTSIDE, *tags], [*tags, _OUTSIDE], strict=True)):
@@ -157,7 +157,7 @@ def _entity_counts(
 
 @dataclass(frozen=True)
 class _F1:
-    """F1 of the columns correct, predicted and gold, which begin at `first`."""
+    """F1 from the three columns correct, predicted and gold, starting at `first`."""
 
     first: int
 

@@ -1,7 +1,7 @@
 """Exact match and F1 of answers, by the rules of the official SQuAD evaluation.
 
-Rules: github.com/rajpurkar/SQuAD-explorer, evaluate-v2.0.py, which also reads v1.1 data. Both are
-the maximum over all gold answers, averaged over questions; a missing answer counts as empty. The
+Rules: github.com/rajpurkar/SQuAD-explorer, evaluate-v2.0.py, which also reads v1.1 data. Both
+metrics take the maximum over gold answers and average over questions; no answer is "". The
 official `HasAns_exact`, `HasAns_f1` and `NoAns_exact` (which equals `NoAns_f1`) are here
 `has_answer_exact_match`, `has_answer_f1` and `no_answer_accuracy`.
 """
@@ -38,10 +38,10 @@ def score_answers(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> An
 
 
 def tally_answers(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Tally:
-    """Returns exact match and F1 over all questions, and over the parts if there are two.
+    """Tallies exact match and F1 over all questions, and over those with and without answers.
 
     Args:
-        gold: All gold answers of each question; none if the text holds none (v2).
+        gold: All gold answers of each question; empty if the text has none (v2).
         predicted: One answer per question; empty for "no answer".
     """
     rows = []
@@ -58,8 +58,8 @@ def tally_answers(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Ta
 
 
 def score_answer(truths: Sequence[str], guess: str) -> tuple[float, float]:
-    """Returns exact match and F1 of one answer, in [0, 1], against the gold that fits best."""
-    # A question whose answers are all empty after normalising counts as unanswerable.
+    """Returns exact match and F1 of one answer, in [0, 1], against the best-matching gold."""
+    # If all answers of a question are empty after normalising, it counts as unanswerable.
     wanted = [truth for truth in truths if normalize(truth)] or [""]
     exact = max(normalize(truth) == normalize(guess) for truth in wanted)
     return float(exact), max(token_f1(truth, guess) for truth in wanted)
@@ -70,14 +70,14 @@ def best_threshold(
 ) -> float:
     """Returns the threshold for "no answer" with the highest F1 on these questions.
 
-    A question goes without an answer if its no-answer score is above. Among equally good
-    thresholds it is the lowest pair of neighbouring scores, and half-way between the two, so that a
-    slightly other arithmetic, such as int8, decides the same.
+    A question gets no answer if its no-answer score is above the threshold. The threshold is
+    half-way between two neighbouring scores, the lowest best pair, so that slightly different
+    arithmetic, such as int8, gives the same decisions.
 
     Args:
-        no_answer_scores: Of each question, in [0, 1].
+        no_answer_scores: No-answer score of each question, in [0, 1].
         gold: All gold answers of each question.
-        predicted: The answer of each question if one is given.
+        predicted: The best answer to each question, used if its score is below the threshold.
     """
     scores = np.asarray(no_answer_scores, np.float64)
     kept = np.array([score_answer(*pair)[1] for pair in zip(gold, predicted, strict=True)])
@@ -96,7 +96,7 @@ def normalize(text: str) -> str:
 
 
 def token_f1(gold: str, predicted: str) -> float:
-    """Returns the F1 of the bags of words, in [0, 1]."""
+    """Returns the F1 of two answers as bags of words, in [0, 1]."""
     truth, guess = normalize(gold).split(), normalize(predicted).split()
     if not truth or not guess:
         return float(truth == guess)

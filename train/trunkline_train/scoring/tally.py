@@ -1,7 +1,7 @@
-"""CountTable per example, and the metrics that are functions of their sums.
+"""Counts per example, and metrics that are functions of their sums.
 
-Written so, a metric and its bootstrap interval come from one definition: to draw examples anew is
-to weigh their counts.
+A metric and its bootstrap interval thus share one definition: resampling examples means weighting
+their counts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Metric = Callable[[Sums], Sums]
 
 @dataclass(frozen=True, eq=False)
 class CountTable:
-    """What each of n examples adds to k columns. Zeros are left out: most labels are in few texts.
+    """Sparse counts of n examples in k columns; most are zero, as most labels are in few texts.
 
     Attributes:
         shape: (n, k).
-        rows, columns, values: [e] the numbers, by column.
+        rows, columns, values: [e] the nonzero entries, sorted by column.
     """
 
     shape: tuple[int, int]
@@ -32,14 +32,14 @@ class CountTable:
 
     @classmethod
     def of(cls, shape: tuple[int, int], cells: Iterable[tuple[int, int, float]]) -> CountTable:
-        """Returns the counts of (row, column, number)."""
+        """Builds a table from (row, column, number) entries."""
         rows, columns, values = np.array([*cells], np.float64).reshape(-1, 3).T
         order = np.argsort(columns, kind="stable")
         return cls(shape, rows[order].astype(int), columns[order].astype(int), values[order])
 
     @classmethod
     def of_rows(cls, rows: Sequence[Sequence[float]], width: int) -> CountTable:
-        """Returns the counts of examples that have a number for each of a few columns."""
+        """Builds a table from dense rows of `width` numbers."""
         cells = ((at, to, one) for at, row in enumerate(rows) for to, one in enumerate(row) if one)
         return cls.of((len(rows), width), cells)
 
@@ -48,7 +48,7 @@ class CountTable:
         return self.shape[0]
 
     def sums(self, times: Sums) -> Sums:
-        """Returns [d, k], the sums of the columns if examples count `times` [n, d]."""
+        """Returns the column sums [d, k] for d weightings of the examples, `times` [n, d]."""
         found = np.zeros((self.shape[1], times.shape[1]))
         columns, begins = np.unique(self.columns, return_index=True)
         if len(begins):
@@ -58,7 +58,7 @@ class CountTable:
         return found.T
 
     def beside(self, other: CountTable) -> CountTable:
-        """Returns the columns of both, for the same examples."""
+        """Concatenates the columns of two tables of the same examples."""
         (n, width), (_, more) = self.shape, other.shape
         return CountTable(
             (n, width + more),
@@ -70,32 +70,32 @@ class CountTable:
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """What scoring counted.
+    """Counts of scored examples, with their metrics.
 
     Attributes:
-        counts: What each example adds.
-        metrics: By name; each maps sums of counts [..., k] to points [...]. They are instances of
-            module-level classes, so that a tally can go from process to process.
+        counts: Counts of each example.
+        metrics: Metrics by name; each maps sums of counts [..., k] to points [...]. They are
+            instances of module-level classes, so that a tally can be pickled.
     """
 
     counts: CountTable
     metrics: Mapping[str, Metric]
 
     def values(self) -> dict[str, float]:
-        """Returns every metric over all examples, in points."""
+        """Computes every metric over all examples, in points."""
         (sums,) = self.counts.sums(np.ones((len(self.counts), 1)))
         return {name: float(metric(sums)) for name, metric in self.metrics.items()}
 
 
 def points(part: Sums, whole: Sums) -> Sums:
-    """Returns 100 x part / whole; 0 where the whole is 0, as the official scorers say."""
+    """Returns 100 x part / whole, or 0 where the whole is 0, as the official scorers do."""
     filled: Sums = 100.0 * part / np.where(whole == 0.0, 1.0, whole)
     return filled
 
 
 @dataclass(frozen=True)
 class Share:
-    """The metric that divides the column `part` by the column `whole`."""
+    """A metric that divides the column `part` by the column `whole`."""
 
     part: int
     whole: int
